@@ -1,0 +1,1 @@
+"""Data pipelines for microscopy, one module a chapter of the course in ``notebooks/``."""
