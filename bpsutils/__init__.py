@@ -1,1 +1,100 @@
-"""Data pipelines for microscopy, one module a chapter of the course in ``notebooks/``."""
+"""Data pipelines for microscopy, one module a chapter of the course in ``notebooks/``.
+
+The names below are the course's vocabulary; each is taught in the notebook that its module names.
+"""
+
+from bpsutils.bucketing import BucketSampler, collate_fn_pad, make_boundaries_for_batches, padding_waste
+from bpsutils.config import SAMPLE_DIR, Config
+from bpsutils.datasets import ImageDataset, ImageStream
+from bpsutils.device import doctor, pick_device, seed_everything, to_device
+from bpsutils.download import download_images
+from bpsutils.evaluation import Evaluation, evaluate, predict
+from bpsutils.images import ImageError, ImageHeader, read_header, read_image, to_float, write_image
+from bpsutils.loaders import make_loaders, measure_workers
+from bpsutils.metadata import build_metadata, fast_scan, load_table, read_labels, read_meta
+from bpsutils.models import Backbone, SmallCNN, freeze, make_model
+from bpsutils.pipeline import fit, run
+from bpsutils.samplers import ClassBalancedSampler, DistributedBatches, HardExampleSampler
+from bpsutils.simulate import render, simulate_folder, simulate_table
+from bpsutils.splits import group_ids, leakage_report, split_by_group, split_table
+from bpsutils.training import load_checkpoint, train
+from bpsutils.transforms import (
+    AddNoise,
+    CenterCrop,
+    Compose,
+    HorizontalFlip,
+    Normalize,
+    QuarterTurn,
+    RandomCrop,
+    Resize,
+    Standardise,
+    ToFloat,
+    ToTensor,
+    VerticalFlip,
+    eval_transform,
+    train_transform,
+)
+
+__all__ = [
+    "AddNoise",
+    "Backbone",
+    "BucketSampler",
+    "CenterCrop",
+    "ClassBalancedSampler",
+    "Compose",
+    "Config",
+    "DistributedBatches",
+    "Evaluation",
+    "HardExampleSampler",
+    "HorizontalFlip",
+    "ImageDataset",
+    "ImageError",
+    "ImageHeader",
+    "ImageStream",
+    "Normalize",
+    "QuarterTurn",
+    "RandomCrop",
+    "Resize",
+    "SAMPLE_DIR",
+    "SmallCNN",
+    "Standardise",
+    "ToFloat",
+    "ToTensor",
+    "VerticalFlip",
+    "build_metadata",
+    "collate_fn_pad",
+    "doctor",
+    "download_images",
+    "eval_transform",
+    "evaluate",
+    "fast_scan",
+    "fit",
+    "freeze",
+    "group_ids",
+    "leakage_report",
+    "load_checkpoint",
+    "load_table",
+    "make_boundaries_for_batches",
+    "make_loaders",
+    "make_model",
+    "measure_workers",
+    "padding_waste",
+    "pick_device",
+    "predict",
+    "read_header",
+    "read_image",
+    "read_labels",
+    "read_meta",
+    "render",
+    "run",
+    "seed_everything",
+    "simulate_folder",
+    "simulate_table",
+    "split_by_group",
+    "split_table",
+    "to_device",
+    "to_float",
+    "train",
+    "train_transform",
+    "write_image",
+]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 import typing
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +125,10 @@ class Config:
             raise ValueError(
                 f"Config.fractions must be three shares (train, val, test) that add up to 1, got {self.fractions}"
             )
-        if self.classes and len(set(self.classes)) < 2:
-            raise ValueError(f"Config.classes must name at least two different classes, got {self.classes}")
+        if self.classes and len(set(self.classes)) < max(2, len(self.classes)):
+            raise ValueError(f"Config.classes must name at least two classes, each once, got {self.classes}")
+        if not self.group:
+            raise ValueError("Config.group must name at least one column: without groups every split leaks")
         if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
             raise ValueError(f"Config.value_range must be (low, high) with low < high, got {self.value_range}")
         if self.min_size and self.max_size and self.min_size > self.max_size:
@@ -151,7 +157,8 @@ class Config:
         """Write all fields that are set as TOML to ``path``."""
         values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-        Path(path).write_text(tomli_w.dumps(values), encoding="utf-8")
+        with atomically(path) as temporary:
+            temporary.write_text(tomli_w.dumps(values), encoding="utf-8")
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], **changes: Any) -> Config:
@@ -161,20 +168,52 @@ class Config:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not TOML, or names a field that does not exist.
+            ValueError: If the file is not TOML, names a field that does not exist, or has a value that cannot be
+                right.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no configuration file {path}; leave out --config to run with the defaults")
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # TOMLDecodeError, or a UnicodeDecodeError
             raise ValueError(f"{path} is not valid TOML: {error}") from error
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"{path}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return cls(**{**values, **changes})
+        try:
+            return cls(**{**values, **changes})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Let a file appear whole or not at all: write to the path given, which then takes the final name.
+
+    Args:
+        path: The final name. Missing folders are made.
+
+    Yields:
+        A temporary path in the same folder (a rename between disks would not be atomic).
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with atomically(f"{folder}/notes.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['notes.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # no image suffix: a scan must not list it
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _as_kind(field: str, value: Any, kind: Any) -> Any:
@@ -188,9 +227,11 @@ def _as_kind(field: str, value: Any, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         item = typing.get_args(kind)[0]
         return tuple(_as_kind(field, element, item) for element in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if typing.get_origin(kind) is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    if kind in (str, int) and isinstance(value, kind) and not isinstance(value, bool):
         return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    if kind is bool and isinstance(value, bool):
+        return value
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
     raise ValueError(f"Config.{field} must be {names.get(kind, 'a list')}, got {value!r}")

@@ -1,0 +1,87 @@
+"""The command line: ``python -m bpsutils run | download | simulate | badges | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    from bpsutils import download
+
+    main_parser = argparse.ArgumentParser(prog="python -m bpsutils", description="Data pipelines for microscopy.")
+    commands = main_parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("run", help="from a folder of images to a trained, evaluated model and a report")
+    command.add_argument("--config", type=Path, help="TOML file with fields of bpsutils.Config")
+    command.add_argument("--data", type=Path, help="folder of images (default: the shipped simulated sample)")
+    command.add_argument("--out", type=Path, help="folder for the results (default: runs/sample)")
+    command.add_argument("--overwrite", action="store_true", help="remove an earlier run in --out first")
+    command.set_defaults(call=_run)
+
+    command = commands.add_parser("download", help="fetch a balanced part of NASA's real images, or all of them")
+    download.add_arguments(command)
+    command.set_defaults(call=download.main)
+
+    command = commands.add_parser("simulate", help="write simulated nuclei in the real format")
+    command.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    command.add_argument("--images", type=int, required=True, help="how many; 77177 is the size of the real set")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(call=_simulate)
+
+    command = commands.add_parser("badges", help="point every Colab badge and setup cell at this git remote")
+    command.set_defaults(call=_badges)
+
+    command = commands.add_parser("doctor", help="check this machine; print a fix for each problem")
+    command.set_defaults(call=_doctor)
+    return main_parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bpsutils.config import Config
+    from bpsutils.pipeline import run, summary
+
+    named = {"image_dir": args.data, "out_dir": args.out}
+    changes = {name: value for name, value in named.items() if value is not None}
+    config = Config.from_toml(args.config, **changes) if args.config else Config(**changes)
+    print(summary(run(config, overwrite=args.overwrite), config))
+    return 0
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from bpsutils.simulate import simulate_folder
+
+    simulate_folder(args.out, args.images, args.seed)
+    return 0
+
+
+def _badges(_: argparse.Namespace) -> int:
+    from bpsutils.badges import main
+
+    return main()
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from bpsutils.device import doctor
+
+    return 1 if doctor() else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0 when it did all it was asked, 1 after an error, 130 after Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.call(args))
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command continues where `{args.command}` was", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        # these carry messages written for the person at the keyboard; anything else is a bug and shows its traceback
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""Fetch NASA's real images: a balanced part for a laptop, or all 77,177 (notebook 05).
+
+Thousands of small objects are a matter of waiting, not of bandwidth: one at a time, most of the time passes until an
+answer starts. Many requests under way at once hide that. A file gets its final name only when its size and checksum
+are right, and ``downloaded.csv`` notes it, so that a second call fetches only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import hashlib
+import io
+import random
+import re
+import time
+import warnings
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from bpsutils.config import atomically
+from bpsutils.images import PathLike
+from bpsutils.metadata import SCHEMES
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+Result = TypeVar("Result")
+
+BUCKET, PREFIX, REGION = "nasa-bps-training-data", "Microscopy/train", "us-west-2"
+ENDPOINT = f"https://s3.{REGION}.amazonaws.com"
+COLUMNS = ["filename", "dose_Gy", "particle_type", "hr_post_exposure"]
+FILTERS = {"plates": "plate", "dose": "dose_Gy", "particle": "particle_type", "hours": "hr_post_exposure"}
+LICENCE = """\
+NASA BPS Microscopy Benchmark Training Dataset. "There are no restrictions on the use of this data" (its entry in the
+Registry of Open Data on AWS). Please cite Penninckx et al. 2019, https://doi.org/10.1667/RR15338.1, and OSD-366,
+https://doi.org/10.26030/v8w4-rg83."""
+JOURNAL = "downloaded.csv"
+BACKOFF_S = (0.5, 1.0, 2.0, 4.0)
+GIVE_UP_AFTER = 200  # failures in a row: the network is gone, and 77,177 files need not find out one by one
+
+
+@dataclass
+class DownloadSummary:
+    """What a download did.
+
+    Attributes:
+        folder: Where the images are.
+        chosen: Images that were asked for.
+        kept: Of these, complete before.
+        fetched: Of these, fetched now.
+        size: Bytes fetched now.
+        seconds: Time for everything.
+        failed: Of these, still missing: ``{file name: reason}``.
+    """
+
+    folder: Path
+    chosen: int
+    kept: int
+    fetched: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.kept + self.fetched} of {self.chosen} images are complete in {self.folder}: {self.kept} from "
+            f"before, {self.fetched} fetched ({self.size / 1e6:.1f} MB in {self.seconds:.0f} s)"
+        ]
+        for reason in dict.fromkeys(self.failed.values()):
+            names = [name for name, why in self.failed.items() if why == reason]
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            lines.append(f"failed, {reason}: {len(names)}: {', '.join(names[:10])}{more}")
+        if self.failed:
+            lines.append("the same command again fetches only what is missing")
+        return "\n".join(lines)
+
+
+def download_images(
+    to: PathLike,
+    *,
+    plates: Sequence[str] | None = None,
+    dose: Sequence[float] | None = None,
+    particle: Sequence[str] | None = None,
+    hours: Sequence[float] | None = None,
+    limit: int | None = None,
+    endpoint: str | None = None,
+    seed: int = 0,
+    concurrency: int = 64,
+    progress: bool = True,
+) -> DownloadSummary:
+    """Fetch images and their ``meta.csv`` into one folder; what is complete there is not fetched again.
+
+    ``meta.csv`` in the folder has a row for each complete image and no other, also after failures or Ctrl-C.
+
+    Args:
+        to: Folder for the images; made if missing.
+        plates: Keep these plates, such as ``["P242"]``. Default for this and the next three: all.
+        dose: Keep these doses, in gray.
+        particle: Keep these particles, ``"Fe"`` or ``"X-ray"``.
+        hours: Keep these times after exposure, in hours.
+        limit: Fetch at most so many, spread as `choose` says.
+        endpoint: URL of another S3 server that holds the same bucket; http only on this machine.
+        seed: Which images a limit takes.
+        concurrency: Requests under way at once.
+        progress: Show a bar with rate and time left.
+
+    Returns:
+        Counts, and each image that failed with its reason: nothing is raised for a single image.
+
+    Raises:
+        ValueError: If a filter matches nothing (the message lists what there is), or an argument cannot be right.
+        ConnectionError: If the server cannot be reached or does not hold the data set.
+        OSError: If the folder cannot be written.
+    """
+    started = time.perf_counter()
+    if concurrency < 1:
+        raise ValueError(f"concurrency must be at least 1, got {concurrency}")
+    folder, store = Path(to), _open(endpoint or ENDPOINT)
+    table = _remote_meta(store, endpoint or ENDPOINT)
+    filters = {"plates": plates, "dose": dose, "particle": particle, "hours": hours}
+    chosen = choose(table, limit, seed, **filters)["filename"]
+    complete = _prepare(folder)
+    missing = [name for name in chosen if name not in complete]
+    summary = DownloadSummary(folder, len(chosen), kept=len(chosen) - len(missing))
+    try:
+        with tqdm(total=len(chosen), initial=summary.kept, unit="image", disable=not progress) as bar:
+            _run(_Fetching(store, summary, bar).all(missing, concurrency))
+    finally:
+        rows = table[table["filename"].isin(_complete(folder))]
+        with atomically(folder / "meta.csv") as temporary:
+            rows.to_csv(temporary, index=False, columns=COLUMNS, lineterminator="\n")
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def choose(
+    table: pd.DataFrame, limit: int | None = None, seed: int = 0, **filters: Sequence[str] | Sequence[float] | None
+) -> pd.DataFrame:
+    """Rows of ``meta.csv`` that pass the filters of `download_images`, in an order that is balanced from its start.
+
+    The order takes one image from each well of each plate, then the next from each; a well that has no more is
+    passed over. A limit cuts it, so that a larger limit with the same filters and seed adds to a smaller one.
+
+    Example:
+        >>> names = [f"P242_1-{well}_001_{n:03d}_proj.tif" for well in ("A6", "C7") for n in range(5)]
+        >>> table = pd.DataFrame({"filename": names, "dose_Gy": 0.82, "particle_type": "Fe", "hr_post_exposure": 4})
+        >>> choose(table, limit=4)["filename"].str[7:9].tolist().count("A6")
+        2
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    table = table.assign(**table["filename"].str.extract(SCHEMES["bps"])[["plate", "well"]])
+    kept = table
+    for name, wanted in filters.items():
+        if wanted is not None:
+            kept = kept[_passes(table[FILTERS[name]], name, wanted).reindex(kept.index)]
+    if kept.empty:
+        conditions = table[list(FILTERS.values())].drop_duplicates().sort_values("plate")
+        listed = "; ".join(" ".join(map(str, row)) for row in conditions.to_numpy())
+        raise ValueError(f"no image passes all filters; there are (plate, Gy, particle, hours): {listed}")
+    # a hash is random enough, and the same on every machine and for every set of filters
+    draw = kept["filename"].map(lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+    kept = kept.assign(draw=draw).sort_values("draw")
+    kept["turn"] = kept.groupby(["plate", "well"]).cumcount()
+    kept["well_turn"] = kept.groupby(["plate", "turn"]).cumcount()  # plates alternate within a turn
+    return kept.sort_values(["turn", "well_turn", "draw"]).head(limit or len(kept))[COLUMNS]
+
+
+def _passes(column: pd.Series, name: str, wanted: Any) -> pd.Series:
+    wanted = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
+    values = pd.to_numeric(column) if name in ("dose", "hours") else column
+    there = sorted(set(values))
+    unknown = [value for value in wanted if value not in there]
+    if unknown or not wanted:
+        raise ValueError(
+            f"{name}: no image has {', '.join(map(str, unknown)) or 'none'}; there are {', '.join(map(str, there))}"
+        )
+    return values.isin(wanted)
+
+
+# ------------------------------------------------------------------------------------------------------- server
+
+
+def _open(endpoint: str) -> S3Store:
+    from obstore.store import S3Store
+
+    url = urlsplit(endpoint)
+    local = url.hostname in ("localhost", "127.0.0.1", "::1")
+    if not url.hostname or url.scheme not in ("https", "http") or (url.scheme == "http" and not local):
+        raise ValueError(f"endpoint must be an https:// URL (http:// only on this machine), got {endpoint!r}")
+    return S3Store(
+        BUCKET,
+        prefix=PREFIX,
+        endpoint=endpoint.rstrip("/"),
+        region=REGION,
+        skip_signature=True,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": local, "connect_timeout": "10s", "timeout": "60s"},
+        retry_config={"max_retries": 0},  # `_fetch` retries, because a wrong checksum needs it too
+    )
+
+
+async def _get(store: S3Store, name: str) -> bytes:
+    """One object, whole; its ETag is the MD5 of its content, unless it was uploaded in parts."""
+    import obstore
+
+    answer = await obstore.get_async(store, name)
+    size, tag = answer.meta["size"], (answer.meta["e_tag"] or "").strip('"')
+    body = bytes(await answer.bytes_async())
+    if len(body) != size:
+        raise ConnectionError(f"{len(body)} bytes came, expected {size}")
+    if re.fullmatch(r"[0-9a-f]{32}", tag) and hashlib.md5(body, usedforsecurity=False).hexdigest() != tag:
+        raise ConnectionError("the content does not match its checksum")
+    return body
+
+
+async def _fetch(store: S3Store, name: str, backoff: Sequence[float]) -> bytes:
+    """`_get`, with one more attempt after each wait. A failure of the last attempt is raised as `OSError`."""
+    from obstore.exceptions import BaseError
+
+    for wait in (*backoff, None):
+        try:
+            return await _get(store, name)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"not in the bucket at {PREFIX}/") from error
+        except (BaseError, OSError) as error:
+            if wait is None:
+                raise ConnectionError(_reason(error)) from error
+            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # not all requests again at once
+    raise AssertionError("not reached")
+
+
+def _reason(error: Exception) -> str:
+    """The cause alone, alike for all files: obstore prints addresses, times and a tree with the cause deep inside."""
+    text = str(error) or type(error).__name__
+    causes = re.findall(r'\b(?:message|error): "([^"]+)"', text) + re.findall(r"status code: \d{3}[ \w]*", text)
+    return causes[0] if causes else text.splitlines()[0].rpartition(" - ")[2][:200]
+
+
+def _remote_meta(store: S3Store, endpoint: str) -> pd.DataFrame:
+    """The server's ``meta.csv`` as text, so that what is written back is what was read."""
+    try:
+        body = _run(_fetch(store, "meta.csv", BACKOFF_S[:2]))
+    except OSError as error:
+        raise ConnectionError(
+            f"cannot fetch {BUCKET}/{PREFIX}/meta.csv from {endpoint}: {error}; check the network and --endpoint"
+        ) from error
+    try:
+        table = pd.read_csv(io.BytesIO(body), dtype="str", keep_default_na=False, skipinitialspace=True)[COLUMNS]
+    except (ValueError, KeyError) as error:
+        raise ConnectionError(f"{endpoint} sent no table with {', '.join(COLUMNS)} as meta.csv") from error
+    fits = table["filename"].str.fullmatch(SCHEMES["bps"])  # also keeps a name from leaving the folder
+    if not fits.all():
+        warnings.warn(f"{(~fits).sum()} rows of meta.csv name no image of the known form, left out", stacklevel=3)
+    return table[fits].drop_duplicates("filename")
+
+
+# ------------------------------------------------------------------------------------------------------- folder
+
+
+def _prepare(folder: Path) -> set[str]:
+    """Make the folder, clear away what a killed call left, print the licence once. Returns the complete images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f".{'[0-9a-f]' * 32}.tmp"):
+        stale.unlink(missing_ok=True)
+    if not (folder / JOURNAL).exists():
+        print(LICENCE)
+        (folder / JOURNAL).write_text("filename,bytes", encoding="utf-8")
+    return _complete(folder)
+
+
+def _complete(folder: Path) -> set[str]:
+    """Images that are in the folder in the size that the journal says (a killed call can cut the journal's end)."""
+    sizes = {path.name: str(path.stat().st_size) for path in folder.iterdir()}
+    with (folder / JOURNAL).open(encoding="utf-8", newline="") as lines:
+        noted = {row[0]: row[1] for row in csv.reader(lines) if len(row) == 2}
+    return {name for name, size in noted.items() if sizes.get(name) == size}
+
+
+class _Fetching:
+    """Workers that take names from one list, each starting on the next as soon as it is done with one."""
+
+    def __init__(self, store: S3Store, summary: DownloadSummary, bar: Any) -> None:
+        self.store, self.summary, self.bar = store, summary, bar
+        self.failed_in_a_row = 0
+
+    async def all(self, names: list[str], concurrency: int) -> None:
+        queue = iter(names)
+        with (self.summary.folder / JOURNAL).open("ab", buffering=0) as journal:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(names))):
+                    group.create_task(self._work(queue, journal))
+        self.summary.failed |= dict.fromkeys(queue, f"not tried after {GIVE_UP_AFTER} failures in a row")
+
+    async def _work(self, queue: Iterator[str], journal: io.FileIO) -> None:
+        while self.failed_in_a_row < GIVE_UP_AFTER and (name := next(queue, None)):
+            try:
+                body = await _fetch(self.store, name, BACKOFF_S)
+                await asyncio.to_thread(self._keep, name, body, journal)  # a slow disk holds up no request
+            except OSError as error:
+                self.summary.failed[name] = error.strerror or str(error)
+                self.failed_in_a_row += 1
+            else:
+                self.failed_in_a_row = 0
+                self.summary.fetched += 1
+                self.summary.size += len(body)
+                self.bar.update()
+
+    def _keep(self, name: str, body: bytes, journal: io.FileIO) -> None:
+        with atomically(self.summary.folder / name) as temporary:
+            temporary.write_bytes(body)
+            # noted before the rename: a file under its final name is always in the journal. The line break comes
+            # first, so that a line that was cut does not spoil the next.
+            journal.write(f"\n{name},{len(body)}".encode())
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    """`asyncio.run` that also works in a notebook, where a loop runs already: in a thread. Ctrl-C cancels the work."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def finish() -> Result:
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            ending = thread.submit(finish)
+            try:
+                return ending.result()
+            finally:
+                loop.call_soon_threadsafe(task.cancel)  # without effect on a task that is done
+    finally:
+        loop.close()
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bpsutils download``."""
+    parser.add_argument("--plates", nargs="+", metavar="PLATE", help="such as P242 P278")
+    parser.add_argument("--dose", nargs="+", type=float, metavar="GY", help="such as 0.82 1.0")
+    parser.add_argument("--particle", nargs="+", metavar="NAME", help="Fe or X-ray")
+    parser.add_argument("--hours", nargs="+", type=int, metavar="H", help="after exposure: 4, 24 or 48")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many images, spread over plates and wells")
+    parser.add_argument("--to", type=Path, default=Path("data/bps"), metavar="DIR", help="default: data/bps")
+    parser.add_argument("--endpoint", metavar="URL", help="another S3 server that holds the same bucket")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Download what the options say and print the summary. 1 if an image failed."""
+    options = {name: getattr(args, name) for name in (*FILTERS, "limit", "endpoint")}
+    summary = download_images(args.to, **options)
+    print(summary)
+    return 1 if summary.failed else 0

@@ -1,0 +1,160 @@
+"""Loaders: dataset, sampler and collate function joined, with workers that read ahead (notebook 03)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from bpsutils.bucketing import BucketSampler, collate_fn_pad
+from bpsutils.config import SPLITS, Config
+from bpsutils.datasets import ImageDataset, rank_and_world_size
+from bpsutils.device import pick_device
+from bpsutils.metadata import load_table
+from bpsutils.samplers import DistributedBatches, set_epoch
+from bpsutils.splits import split_table
+from bpsutils.transforms import eval_transform, train_transform
+
+__all__ = ["make_loaders", "measure_workers", "seed_worker", "set_epoch"]
+
+
+def make_loaders(config: Config, table: pd.DataFrame | None = None) -> dict[str, DataLoader[Any]]:
+    """A loader for each split, all of which yield what `bpsutils.bucketing.collate_fn_pad` returns.
+
+    Batches hold images of similar size. Those of ``"train"`` are made anew in each epoch, and augmented: call
+    ``set_epoch(loader, epoch)`` before each. Those of ``"val"`` and ``"test"`` stay the same, unaugmented.
+
+    Where torch.distributed runs, each rank gets its share of every batch, and ``config.batch_size`` is the size of
+    a share.
+
+    Args:
+        config: The experiment: what to load, how, and with how many workers.
+        table: Rows with ``split`` and ``group``, from `bpsutils.splits.split_table`. Default: read and split what
+            the configuration names.
+
+    Raises:
+        ValueError: If the table lacks a column, or a split has no image.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     loaders = make_loaders(Config(out_dir=folder, batch_size=8))
+        >>> list(loaders)
+        ['train', 'val', 'test']
+        >>> batch = next(iter(loaders["val"]))
+        >>> batch["images"].dtype, len(batch["labels"])
+        (torch.uint16, 8)
+    """
+    if table is None:
+        table = split_table(load_table(config), config)
+    lacking = {"split", "height", "width", config.target} - set(table.columns)
+    if lacking:
+        raise ValueError(
+            f"the table has no column {', '.join(sorted(lacking))}; "
+            "make it with split_table(load_table(config), config)"
+        )
+    return {split: _loader(table, split, config) for split in SPLITS}
+
+
+def _loader(table: pd.DataFrame, split: str, config: Config) -> DataLoader[Any]:
+    rows = table[table["split"] == split]
+    if not len(rows):
+        raise ValueError(
+            f"the {split} split has no image; check Config.{split}_cases, Config.fractions and the filters"
+        )
+    train = split == "train"
+    transform = train_transform(config) if train else eval_transform(config)
+    # The classes of the whole table, for a split may lack one.
+    classes = config.classes or sorted(table[config.target].unique())
+    dataset = ImageDataset(rows, transform, config.target, classes, seed=config.seed)
+    return DataLoader(
+        dataset,
+        batch_sampler=_batches(rows, config, jitter=0.03 if train else 0),
+        collate_fn=collate_fn_pad,
+        num_workers=config.num_workers,
+        # Workers of validation would else start again after every epoch.
+        persistent_workers=config.num_workers > 0,
+        worker_init_fn=seed_worker,
+        # The loader copies into pinned memory in a thread of its own; only CUDA can make use of it.
+        pin_memory=pick_device(config.device).type == "cuda",
+        # Else every epoch takes a number from the global generator, which the network's dropout also draws from.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _batches(rows: pd.DataFrame, config: Config, jitter: float) -> BucketSampler | DistributedBatches:
+    sizes = rows[["height", "width"]].to_numpy()
+    if config.resize:
+        sizes = np.full_like(sizes, config.resize)  # what is batched are the resized images
+    rank, world_size = rank_and_world_size()
+    batches = BucketSampler(sizes, config.batch_size * world_size, seed=config.seed, jitter=jitter)
+    return DistributedBatches(batches, rank, world_size) if world_size > 1 else batches
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed Python's and NumPy's global generators in a worker, as torch seeds its own.
+
+    Without it, forked workers all begin with a copy of the main process's state and draw the same numbers. Only
+    transforms of others need it: ours draw from torch, by ``(seed, epoch, index)``. It stands in a module, not in a
+    cell or a lambda, because a spawned worker must be able to import it.
+
+    Args:
+        worker_id: Number of the worker, which torch has already mixed into its seed.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global generator is what is to be seeded
+
+
+def measure_workers(source: DataLoader[Any] | Dataset[Any], candidates: Sequence[int] = (0, 1, 2, 4)) -> pd.DataFrame:
+    """Images per second with different numbers of workers, on this machine and these files.
+
+    Each number loads two epochs; the first, which starts the workers and warms up the disk's cache, is not timed.
+
+    Args:
+        source: A loader with a sampler, or a dataset (in batches of 32).
+        candidates: Values of ``num_workers`` to try.
+
+    Returns:
+        One row a candidate: ``num_workers``, ``images_per_second``.
+
+    Raises:
+        ValueError: If the loader has no batch sampler, as that of a stream.
+
+    Example:
+        >>> batches = torch.utils.data.DataLoader([1.0, 2.0, 3.0], batch_size=2)
+        >>> measure_workers(batches, candidates=[0, 1])["num_workers"].tolist()
+        [0, 1]
+    """
+    if not isinstance(source, DataLoader):
+        source = DataLoader(source, batch_size=32, collate_fn=collate_fn_pad)
+    rates = [_images_per_second(source, workers) for workers in candidates]
+    return pd.DataFrame({"num_workers": list(candidates), "images_per_second": rates})
+
+
+def _images_per_second(loader: DataLoader[Any], workers: int) -> float:
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        raise ValueError("measure_workers takes a map-style dataset or its loader: streams have no batch sampler")
+    trial = DataLoader(
+        loader.dataset,
+        batch_sampler=loader.batch_sampler,
+        collate_fn=loader.collate_fn,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context if workers else None,
+    )
+    for _ in trial:
+        pass
+    start = time.perf_counter()
+    for _ in trial:
+        pass
+    seconds = time.perf_counter() - start
+    return sum(map(len, loader.batch_sampler)) / seconds
