@@ -88,7 +88,7 @@ class Config:
     test_cases: tuple[str, ...] = ()
     fractions: tuple[float, ...] = (0.5, 0.25, 0.25)
 
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     epochs: int = 30

@@ -73,6 +73,7 @@ def run(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     """
     if overwrite:
         _remove_outputs(config.out_dir)
+        config.to_toml(config.out_dir / "config.toml")
     if (config.out_dir / "metrics.json").exists():
         _check_same_run(config)
         print(f"{config.out_dir} holds a finished run; --overwrite starts it again")

@@ -43,12 +43,21 @@ def write_report(
         metrics: The content of ``metrics.json``.
         config: The experiment.
     """
+    caption = plots.SIMULATED if metrics["simulated"] else ""
     figures = [
         ("Class balance", "Images of each class in each split.", plots.class_balance(table, config.target)),
-        ("Examples of each split", "Drawn by the seed, before any model saw them.", plots.split_examples(table)),
-        ("Curves", "Loss and validation score after each epoch.", plots.curves(history)),
-        ("Confusion matrix", "Test images, true class by predicted class.", plots.confusion(evaluation.confusion)),
-        ("ROC", f"How well the score ranks {config.classes[-1]}.", plots.roc(evaluation.predictions)),
+        (
+            "Examples of each split",
+            "Drawn by the seed, before any model saw them.",
+            plots.split_examples(table, config.target),
+        ),
+        ("Curves", "Loss and validation score after each epoch.", plots.curves(history, caption=caption)),
+        (
+            "Confusion matrix",
+            "Test images, true class by predicted class.",
+            plots.confusion(evaluation.confusion, caption=caption),
+        ),
+        ("ROC", f"How well the score ranks {config.classes[-1]}.", plots.roc(evaluation.predictions, caption=caption)),
     ]
     sections = "\n".join(_section(*figure) for figure in figures)
     kind = "simulated images: say nothing about real nuclei from them" if metrics["simulated"] else "real images"

@@ -47,7 +47,7 @@ TRAITS = ("area", "autofluorescence", "texture", "spontaneous", "repair")
 
 KEV_PER_UM3_OF_1_GY = 6.24
 LET_IRON = 170.0  # keV/µm
-CROSS_SECTION = 80.0  # µm² that a beam in the plane of the slide meets: 15 µm wide, 5 to 6 µm thick
+CROSS_SECTION = 120.0  # µm² that a slanting beam meets: between 80 seen from the side and 176 seen from above
 FOCI_PER_TRACK = 11.0
 SPONTANEOUS_FOCI = 0.7
 # Share of foci that is repaired fast and slowly, and half-lives in hours.
@@ -106,7 +106,7 @@ def iron_tracks(dose_Gy: float) -> float:  # noqa: N803
 
     Example:
         >>> [round(iron_tracks(dose), 2) for dose in (0.3, 0.82)]
-        [0.88, 2.41]
+        [1.32, 3.61]
     """
     return dose_Gy * KEV_PER_UM3_OF_1_GY / LET_IRON * CROSS_SECTION
 
@@ -164,9 +164,9 @@ def _names(wells: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
     first = np.argsort(np.argsort(_stream(seed, "rest").random(len(wells))))
     table = wells.loc[np.repeat(wells.index, share + (first < rest))].reset_index(drop=True)
     number = table.groupby(["plate", "well"]).cumcount()
-    fields = 27  # about as many as a real well has
-    table["field"] = [f"{1 + n % fields:03d}" for n in number]
-    table["nucleus"] = [f"{1 + n // fields:03d}" for n in number]
+    in_a_field = 21  # the real set has 77,177 nuclei in 3,595 fields
+    table["field"] = [f"{1 + n // in_a_field:03d}" for n in number]
+    table["nucleus"] = [f"{1 + n % in_a_field:03d}" for n in number]
     place = table["plate"] + "_" + table["barcode"] + "-" + table["well"]
     table.insert(0, "filename", place + "_" + table["field"] + "_" + table["nucleus"] + "_proj.tif")
     table["mouse"] = table["particle_type"] + "/" + table["well"]
@@ -206,7 +206,7 @@ def _truth(row: dict[str, Any], mouse: pd.Series, plate: dict[str, float], seed:
         "spontaneous_foci": _poisson(rng, SPONTANEOUS_FOCI * np.exp(0.35 * mouse["spontaneous"])),
         **_radiation(row, float(np.exp(-0.15 * mouse["repair"])), rng),
         "focus": "blurred" if rare[0] < 0.05 else "sharp",
-        "kind": "dark" if rare[1] < 0.015 else "saturated" if rare[1] < 0.03 else "normal",
+        "kind": "dark" if rare[1] < 0.02 else "saturated" if rare[1] < 0.04 else "normal",
         **plate,
     }
 
@@ -294,12 +294,13 @@ class _Nucleus:
 
 
 def _neighbours(nucleus: _Nucleus, row: Mapping[str, Any], seed: int) -> np.ndarray:
-    """Up to three nuclei that reach in over the edges; in a saturated crop they are far too bright."""
+    """Up to three nuclei that reach in over the edges; in a saturated crop at least one, far too bright."""
     rng, light = _stream(seed, row["filename"], "neighbours"), np.zeros(nucleus.shape)
-    for _ in range(int(4 * rng.random())):
+    too_bright = row["kind"] == "saturated"
+    for _ in range(max(int(4 * rng.random()), int(too_bright))):
         side, (height, width) = 2 * np.pi * rng.random(), nucleus.shape
         away = np.hypot(height * np.sin(side), width * np.cos(side)) / 2 + 20
-        level = 300 * np.exp(0.25 * _normal(rng)) * (200 if row["kind"] == "saturated" else 1)
+        level = 300 * np.exp(0.25 * _normal(rng)) * (600 if too_bright else 1)
         y, x = height / 2 + away * np.sin(side), width / 2 + away * np.cos(side)
         light += level * nucleus.outline(y, x, np.pi * rng.random())
     return light

@@ -28,7 +28,7 @@ from bpsutils.config import Config, atomically
 from bpsutils.device import autocast_policy, pick_device, to_device
 from bpsutils.images import to_float
 from bpsutils.loaders import set_epoch
-from bpsutils.transforms import Standardise
+from bpsutils.transforms import Standardise, transpose_batch
 
 # where things lie and what computes them may differ between an interrupted run and the one that goes on from it
 FREE_TO_CHANGE = (
@@ -235,7 +235,7 @@ class _Run:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not parameters:
             raise ValueError("every parameter of the model is frozen; name some in Config.trainable")
-        weights = class_weights(loader.dataset.labels, config.classes) if config.class_weights else None
+        weights = class_weights(_labels(loader), config.classes) if config.class_weights else None
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = config.epochs * len(loader)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
@@ -284,6 +284,7 @@ def _train_epoch(run: _Run, loader: Any, config: Config, bar: Any) -> float:
     losses, counts = [], []
     for batch in loader:
         images, mask, labels = prepare(batch, run.device, config)
+        images, mask = transpose_batch(images, mask)
         with _autocast(run.device):
             logits = run.model(images, mask)
             loss = run.loss(logits, labels) / len(images)
@@ -300,14 +301,18 @@ def _train_epoch(run: _Run, loader: Any, config: Config, bar: Any) -> float:
 
 
 def _mean_loss(losses: np.ndarray, counts: np.ndarray, epoch: int, config: Config) -> float:
-    """Mean over the images of a loss that must be finite at each step."""
+    """Mean over the images, from the mean and the number of images of each step."""
     if not np.isfinite(losses).all():
         step = int(np.argmin(np.isfinite(losses)))
-        raise RuntimeError(
-            f"the loss is {losses[step]} at epoch {epoch}, step {step + 1}; try a tenth of the step size, "
-            f"Config.learning_rate={config.learning_rate / 10:g}, then look for broken images in the training split"
-        )
+        raise _diverged(losses[step], f"epoch {epoch}, step {step + 1}", config)
     return float((losses * counts).sum() / counts.sum())
+
+
+def _diverged(loss: float, where: str, config: Config) -> RuntimeError:
+    return RuntimeError(
+        f"the loss is {loss} at {where}; try a tenth of the step size, Config.learning_rate="
+        f"{config.learning_rate / 10:g}, then look for broken images in the training split"
+    )
 
 
 def _validate(run: _Run, loader: Any, config: Config) -> dict[str, float]:
@@ -317,7 +322,19 @@ def _validate(run: _Run, loader: Any, config: Config) -> dict[str, float]:
         raise ValueError("loaders['val'] has no batches; check Config.fractions or Config.val_cases")
     logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     loss = run.loss(logits.to(run.device), labels.to(run.device)).item() / len(labels)
+    if not math.isfinite(loss):
+        raise _diverged(loss, f"epoch {len(run.history) + 1}, validation", config)
     return {"val_loss": loss, "val_balanced_accuracy": balanced_accuracy(labels.numpy(), logits.argmax(1).numpy())}
+
+
+def _labels(loader: Any) -> np.ndarray:
+    labels = getattr(loader.dataset, "labels", None)
+    if labels is None:
+        raise ValueError(
+            f"{type(loader.dataset).__name__} of loaders['train'] has no `labels`, of which class weights are made; "
+            "use an ImageDataset with a target, or set Config.class_weights=False"
+        )
+    return np.asarray(labels)
 
 
 def _autocast(device: torch.device) -> torch.autocast:

@@ -333,14 +333,13 @@ def train_transform(config: Config) -> Compose:
     """What training images go through: resizing where asked for, then every mirror image as likely as the other.
 
     A quarter turn changes height for width, which takes an image out of the bucket of its size: on sizes like the
-    real ones a batch of 64 is then 27 % padding, not 12. So images are turned only where all are resized to a square.
+    real ones a batch of 64 is then 27 % padding, not 12. So `transpose_batch` turns a batch as a whole.
 
     Example:
         >>> train_transform(Config())
         Compose([ToTensor(), HorizontalFlip(p=0.5), VerticalFlip(p=0.5)])
     """
-    turn = [QuarterTurn()] if config.resize else []
-    return Compose([*eval_transform(config).transforms, HorizontalFlip(), VerticalFlip(), *turn])
+    return Compose([*eval_transform(config).transforms, HorizontalFlip(), VerticalFlip()])
 
 
 def eval_transform(config: Config) -> Compose:
@@ -351,6 +350,30 @@ def eval_transform(config: Config) -> Compose:
         Compose([ToTensor(), Resize(size=64)])
     """
     return Compose([ToTensor(), *([Resize(config.resize)] if config.resize else [])])
+
+
+def transpose_batch(images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Exchange rows and columns of a whole batch, or leave it: a coin for the batch.
+
+    With the flips of `train_transform` before it, an image is seen in all eight ways it can lie on a grid. Padding
+    stays at the bottom and right.
+
+    Args:
+        images: On any device, shape ``(B, C, H, W)``.
+        mask: Where pixels are real, shape ``(B, H, W)``.
+
+    Returns:
+        Both as they were, or of shape ``(B, C, W, H)`` and ``(B, W, H)``.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> images, mask = transpose_batch(torch.rand(2, 1, 3, 5), torch.ones(2, 3, 5, dtype=torch.bool))
+        >>> images.shape[2:] == mask.shape[1:]
+        True
+    """
+    if torch.rand(()) < 0.5:
+        return images, mask
+    return images.transpose(-2, -1), None if mask is None else mask.transpose(-2, -1)
 
 
 def _move(images: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ BAR = re.compile(r"\d+%\|.*\|")
 IMG = re.compile(r'<img\b[^>]*?src="data:image/png;base64,([A-Za-z0-9+/=\s]+)"')
 SAME_MATPLOTLIB, OTHER_MATPLOTLIB = 2.0, 15.0  # allowed difference (RMS of 255): exact, or of 48 x 48 thumbnails
 
-collect_ignore = ["src"]  # the sources are notebooks, not modules to import
+collect_ignore_glob = ["src", "src/*"]  # the sources are notebooks, not modules to import
 
 nbval = {name: getattr(IPyNbFile, name) for name in ("setup", "get_kernel_message")} | {
     name: getattr(IPyNbCell, name) for name in ("runtest", "compare_outputs")

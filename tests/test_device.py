@@ -1,6 +1,7 @@
 import os
 import random
 import shutil
+import subprocess
 import sys
 import types
 from collections import namedtuple
@@ -121,6 +122,13 @@ def test_deterministic_mode_is_switched_on_and_off(monkeypatch):
     finally:
         seed_everything(0)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_convolutions_keep_few_sizes_unless_told_otherwise():
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    script = "import os, bpsutils.device; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    told = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "9"}
+    assert subprocess.check_output([sys.executable, "-c", script], env=told) == b"9\n"
 
 
 # -- doctor: one test a line ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
 ROOT = Path(__file__).parent.parent
 DRAW = "fig, ax = plt.subplots(figsize=(3, 2)); ax.bar(range(3), [1, 2, 3]); plt.show()"
@@ -46,12 +46,12 @@ from tqdm.auto import tqdm""",
 TAGS = {"raises": ["raises-exception"], "ignored": ["nbval-ignore-output"]}
 
 
-def edit_png(png, *, software=None, mirror=False):
-    """A picture redrawn as its mirror image, or signed by another program."""
+def edit_png(png, *, software=None, mirror=False, shift=0):
+    """A picture redrawn as its mirror image, shifted by some pixels, or signed by another program."""
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", software or image.info["Software"])
-    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else image
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else ImageChops.offset(image, shift)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -85,8 +85,10 @@ WRONG = {
     "stripped": ("prints", stripped),
     "output deleted": ("prints", lambda c: c.outputs.clear()),
     "replaced picture": ("draws", lambda c: picture(c, mirror=True)),
+    "shifted picture": ("draws", lambda c: picture(c, shift=1)),
     "redrawn picture": ("draws", lambda c: c.update(source=DRAW.replace("[1, 2, 3]", "[1, 2, 2.8]"))),
     "deleted picture": ("draws", lambda c: c.outputs.clear()),
+    "picture without its pixels": ("draws", lambda c: c.outputs[0].data.pop("image/png")),
     "broken picture": ("draws", lambda c: c.outputs[0].data.update({"image/png": "iVBORw0KGgo="})),
     "replaced picture, by another matplotlib": ("draws", lambda c: picture(c, mirror=True, software="other")),
     "replaced picture for readers": ("draws for readers", lambda c: picture(c, mirror=True)),
@@ -122,7 +124,7 @@ def report(tmp_path_factory):
         wrong.cells.append(nbformat.from_dict({**by_name[source], "id": f"wrong-{number}"}))
         spoil(wrong.cells[-1])
     # what another version of a library would have stored
-    picture(by_name["draws, by another matplotlib"], software="Matplotlib version3.0.0, elsewhere")
+    picture(by_name["draws, by another matplotlib"], software="Matplotlib version3.0.0, elsewhere", shift=1)
     del by_name["a progress bar"].outputs[0]  # the builder stores no bars
     by_name["a widget"].outputs[0].data["text/plain"] = "IntSlider(value=3, as=printed, by=another, version=7)"
     nbformat.write(right, project / "notebooks" / "right.ipynb")

@@ -141,7 +141,7 @@ def test_links_lead_somewhere(name):
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")
-        assert not path or (FOLDER / path).exists() or path.endswith(".ipynb"), target
+        assert not path or (FOLDER / path).exists(), target
         assert not anchor or anchor in anchors, target
 
 
@@ -224,6 +224,15 @@ def test_instructors_are_told_what_to_show_what_to_say_and_how_long(name):
         assert cell.cell_type == "markdown"
         assert all(part in cell.source for part in ("*Show:*", "*Say:*", "*Minutes:*")), cell.source
     assert sum(int(re.search(r"\*Minutes:\* (\d+)", cell.source)[1]) for cell in cells) <= 45
+
+
+@every_notebook
+def test_the_instructors_page_adds_up_its_minutes(name):
+    page = (FOLDER / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if f"({name}.ipynb)" in line)
+    minutes = re.findall(r"\*Minutes:\* (\d+)", "\n".join(text(name)))
+    exercises = [value for value in vars(module(name)).values() if isinstance(value, Exercise)]
+    assert f"| {sum(map(int, minutes))} minutes | {len(exercises)} exercises" in row
 
 
 @every_notebook

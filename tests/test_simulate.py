@@ -110,7 +110,7 @@ def test_committed_sample_is_what_the_generator_makes(truth):
 def test_same_seed_same_pixels_on_every_python_and_numpy():
     rows = simulate_table(135, seed=3).iloc[::27].to_dict("records")
     digest = hashlib.sha256(b"".join(render(row, seed=3).tobytes() for row in rows)).hexdigest()
-    assert digest[:16] == "4b69f7cc37f49d73"
+    assert digest[:16] == "8cfcab1f863e4102"
 
 
 def test_another_seed_makes_other_nuclei():
@@ -189,12 +189,12 @@ def test_iron_foci_lie_on_lines_and_xray_foci_do_not():
 
 
 def test_dark_and_saturated_crops(many):
-    assert 0.005 < (many["kind"] == "dark").mean() < 0.03
-    assert 0.005 < (many["kind"] == "saturated").mean() < 0.03
+    assert 0.01 < (many["kind"] == "dark").mean() < 0.03
+    assert 0.01 < (many["kind"] == "saturated").mean() < 0.03
     row = many[many["kind"] == "normal"].iloc[0].to_dict()
     assert np.median(render(row | {"kind": "dark"})) < 0.5 * np.median(render(row))
     saturated = many[many["kind"] == "saturated"].head(8).to_dict("records")
-    assert any((render(row, seed=1) == 65535).any() for row in saturated)
+    assert all((render(row, seed=1) == 65535).any() for row in saturated)
 
 
 def test_blurred_crops_lose_their_points(many):

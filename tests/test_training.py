@@ -185,8 +185,9 @@ def test_weights_of_a_class_scale_its_share_of_the_loss(config):
     assert training._Run.start(make_model(plain), DataLoader(Spots(), 4), plain).loss.weight is None
 
 
-def test_losses_are_means_over_images_in_batches_of_any_size(config):
+def test_losses_are_means_over_images_in_batches_of_any_size(config, monkeypatch):
     """Without steps worth the name, train and val loss of the same images are the same number."""
+    monkeypatch.setattr("bpsutils.training.transpose_batch", lambda images, mask: (images, mask))
     config = dataclasses.replace(config, learning_rate=1e-12, epochs=1)
     images = Spots()
     images.set_epoch(1)
@@ -409,6 +410,19 @@ def test_a_loss_that_is_no_number_says_where_and_what_to_try(config):
     with pytest.raises(RuntimeError, match=r"the loss is nan at epoch 1, step 2; try .*learning_rate=0.001, "):
         train(NanAt(2), make_loaders(), config)
     assert not checkpoint(config, "epoch_0001.pt").exists()
+
+
+def test_a_loss_that_is_no_number_in_validation(config):
+    with pytest.raises(RuntimeError, match=r"the loss is nan at epoch 1, validation; try"):
+        train(NanAt(4), make_loaders(), config)
+    assert not checkpoint(config, "best.pt").exists()
+
+
+def test_class_weights_of_a_dataset_without_labels(config):
+    loaders = make_loaders()
+    del loaders["train"].dataset.labels
+    with pytest.raises(ValueError, match=r"Spots of loaders\['train'\] has no `labels`.*Config.class_weights=False"):
+        train(make_model(config), loaders, config)
 
 
 class NanAt(SmallCNN):

@@ -23,6 +23,7 @@ from bpsutils.transforms import (
     VerticalFlip,
     eval_transform,
     train_transform,
+    transpose_batch,
 )
 
 # Every pixel differs from every other and none is 0: whatever moves or changes a pixel shows.
@@ -260,11 +261,9 @@ def test_compose_calls_in_order():
     assert repr(Compose([ToTensor(), Resize(4)])) == "Compose([ToTensor(), Resize(size=4)])"
 
 
-def test_training_images_are_mirrored_and_turned_only_where_their_size_allows():
+def test_training_images_are_mirrored_both_ways():
     mirrored = {image.tobytes() for image in seen(train_transform(Config()), GREY)}
     assert mirrored == {numbers(GREY[::down, ::right]).tobytes() for down in (1, -1) for right in (1, -1)}
-    square = dataclasses.replace(Config(), resize=5)
-    assert len({image.tobytes() for image in seen(train_transform(square), GREY, 200)}) == 8
 
 
 def test_eval_images_are_left_to_no_chance():
@@ -272,3 +271,21 @@ def test_eval_images_are_left_to_no_chance():
     resized = seen(eval_transform(Config(resize=4)), GREY, 5)
     assert resized[0].shape == (1, 4, 4)
     assert all(np.array_equal(resized[0], image) for image in resized)
+
+
+def test_transpose_batch_takes_images_and_mask_alike_and_keeps_padding_in_its_corner():
+    images = torch.arange(1, 31.0).reshape(2, 1, 3, 5)
+    mask = torch.ones(2, 3, 5, dtype=torch.bool)
+    mask[1, 2:], mask[1, :, 3:] = False, False
+    images = images * mask[:, None]
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        changed, changed_mask = transpose_batch(images, mask)
+        assert torch.equal(changed[:, 0] > 0, changed_mask)
+        assert changed_mask[:, 0, 0].all()
+        expected = {3: images, 5: images.transpose(2, 3)}[changed.shape[2]]
+        assert torch.equal(changed, expected)
+        seen.add(changed.shape[2])
+    assert seen == {3, 5}
+    assert transpose_batch(images)[1] is None

@@ -10,7 +10,7 @@
 # **You need** Python and a little NumPy. No GPU. **Time:** 45 minutes.
 
 # %%
-# Setup. In Colab this fetches the course, about 20 MB; on your own machine there is nothing to fetch.
+# Setup. In Colab this fetches the course, about 20 MB; on your own machine it fetches nothing.
 import os
 import subprocess
 import sys
@@ -45,10 +45,11 @@ print("Setup complete")
 # > *Minutes:* 8
 
 # %% tags=["nbval-ignore-output"]
-from bpsutils import Config, evaluate, load_table, make_loaders, make_model, plots, split_table, train
+from bpsutils import Config, evaluate, load_table, make_loaders, make_model, plots, split_table
 from bpsutils.device import seed_everything
+from bpsutils.training import train
 
-config = Config(resize=96, batch_size=16, learning_rate=1e-3, epochs=16, out_dir="runs/start_here")
+config = Config(resize=96, batch_size=16, epochs=16, learning_rate=1e-3, out_dir="runs/start")
 seed_everything(config.seed)
 everything = load_table(config)  # a folder becomes a table with one row an image
 table = split_table(everything, config)  # each mouse goes to train, val or test
@@ -126,7 +127,7 @@ from bpsutils import read_image
 strong = table[(table["dose_Gy"] > 0.5) & (table["hr_post_exposure"] == 4)]
 six = strong.groupby("particle_type").head(3).iloc[[0, 3, 4, 1, 5, 2]]
 images = [read_image(path) for path in six["path"]]
-grid = plots.image_grid(images, list("123456"), title="Iron or X-rays?", caption=plots.SIMULATED)
+grid = plots.image_grid(images, "123456", title="Iron or X-rays?", caption=plots.SIMULATED)
 plots.show(grid, "Six simulated nuclei: in 1, 4 and 6 the bright foci lie on lines.")
 
 # %% [markdown]
@@ -212,8 +213,8 @@ def peak(path):
     return (image.max() - np.median(image)) / image.std()
 
 
-score = test["path"].map(peak).rank(pct=True)
-rival = pd.DataFrame({"label": test["particle_type"], "score_X-ray": 1 - score, "score_Fe": score})
+fe = test["path"].map(peak).rank(pct=True)
+rival = pd.DataFrame({"label": test["particle_type"], "score_X-ray": 1 - fe, "score_Fe": fe})
 control = widgets.threshold(rival, caption=plots.SIMULATED)
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 # **You need** notebook 00 and a little NumPy. **Time:** 45 minutes.
 
 # %%
-# Setup. In Colab this fetches the course, about 20 MB; on your own machine there is nothing to fetch.
+# Setup. In Colab this fetches the course, about 20 MB; on your own machine it fetches nothing.
 import os
 import subprocess
 import sys
@@ -43,12 +43,12 @@ from bpsutils import SAMPLE_DIR, pick_device, plots, read_image, to_float, widge
 from bpsutils.exercises.tensors import q1, q2, q3, q4, q5
 
 # %% [markdown] tags=["instructor"]
-# *Show:* `tensors.py` of the notes: here, the cells up to exercise 1.
-#
-# *Say:* a tensor is an array with a type and a place. Its numbers can come from anywhere; three attributes decide what
-# you can do with them.
-#
-# *Minutes:* 10
+# > *Show:* `tensors.py` of the notes: here, the cells up to exercise 1.
+# >
+# > *Say:* a tensor is an array with a type and a place. Its numbers can come from anywhere; three attributes decide
+# > what you can do with them.
+# >
+# > *Minutes:* 10
 
 # %% [markdown]
 # ## Five ways to make a tensor
@@ -56,7 +56,7 @@ from bpsutils.exercises.tensors import q1, q2, q3, q4, q5
 # **From data**, a nested list: whole numbers become `int64`, and one decimal point makes all of them
 # [`float32`](GLOSSARY.md#float32).
 #
-# **From NumPy**, by two functions. **Predict:** after `levels[0] = 0`, which of the last two tensors below has changed?
+# **From NumPy**, by two functions. **Predict.** After `levels[0] = 0`, which of the last two tensors below has changed?
 
 # %%
 print(torch.tensor([[257, 2470], [456, 850]]).dtype, torch.tensor([[257, 2470], [456, 850.5]]).dtype)
@@ -83,7 +83,7 @@ print(torch.zeros(3), torch.full((2, 2), 0.5), torch.arange(0, 10, 4))
 #
 # Three attributes describe every tensor: its *shape*, a tuple with the length of each axis; its
 # [dtype](GLOSSARY.md#dtype), the type of one number; its [device](GLOSSARY.md#device), where it is kept. The notes that
-# this course grew from write `shape()`, with brackets. **Predict:** what do these brackets do?
+# this course grew from write `shape()`, with brackets. **Predict.** What do these brackets do?
 
 # %%
 batch = torch.zeros(8, 1, 64, 64)
@@ -98,8 +98,10 @@ except TypeError as error:
 # `shape` is an attribute. Python fetches it, gets a tuple, and then the brackets try to call that tuple. (There is also
 # a method, `size()`, which returns the same.)
 #
-# **Exercise 1.** Later you stack 32 grey crops, each of 141 rows and 149 columns, into one [batch](GLOSSARY.md#batch).
-# Which shape does it have? Put your answer in place of the dots.
+# ### Exercise 1: the shape of a batch
+#
+# Later you stack 32 grey crops, each of 141 rows and 149 columns, into one [batch](GLOSSARY.md#batch). Which shape does
+# it have? Put your answer in place of the dots.
 #
 # In every exercise `q1.hint()` gives a nudge, then a bigger one; `q1.solution()` tells you, and why.
 
@@ -124,7 +126,8 @@ q1.check(shape)
 # | broadcasting | `(3, 1) + (1, 4)` | short axes are repeated |
 # | in-place | `x.add_(1)`, `x[0] = 1` | the tensor itself changes |
 #
-# **Indexing. Predict:** `row` and `picked` are parts of `x`. Which of them changes `x` when you write into it?
+# **Indexing.** A part is taken by numbers, by slices or by a mask. **Predict.** `row` and `picked` are parts of `x`.
+# Which of them changes `x` when you write into it?
 
 # %%
 x = torch.arange(12).reshape(3, 4)
@@ -145,12 +148,12 @@ print("a * a =", (a * a).tolist())
 print("a @ a =", (a @ a).tolist())
 
 # %% [markdown] tags=["instructor"]
-# *Show:* `tensorops.py` of the notes: here, the tour from its table to exercise 3; then the official index,
-# <https://pytorch.org/docs/stable/torch.html>.
-#
-# *Say:* learn the families, look up the names. A wrong shape stops you, a wrong axis does not.
-#
-# *Minutes:* 15
+# > *Show:* `tensorops.py` of the notes: here, the tour from its table to exercise 3; then the official index,
+# > <https://pytorch.org/docs/stable/torch.html>.
+# >
+# > *Say:* learn the families, look up the names. A wrong shape stops you, a wrong axis does not.
+# >
+# > *Minutes:* 15
 
 # %% [markdown]
 # **Reductions.** `dim` names the axes that disappear; `keepdim=True` leaves each with length 1. That matters for
@@ -171,7 +174,9 @@ plots.show(
 # %% [markdown]
 # Broadcasting also fits shapes that you never meant to meet: `(3,)` minus `(3, 1)` is `(3, 3)`, without a word.
 #
-# **Exercise 2.** Write `centre`, which takes a batch `(B, C, H, W)` and subtracts from each image its own mean.
+# ### Exercise 2: each image its own mean
+#
+# Write `centre`, which takes a batch `(B, C, H, W)` and subtracts from each image its own mean.
 
 
 # %%
@@ -183,7 +188,7 @@ q2.check(centre)
 
 # %% [markdown]
 # **In-place** operations end in an underscore, or assign to a part. They save memory, and they reach further than the
-# line you read. **Predict:** the means of both images after the first is centred in place.
+# line you read. **Predict.** The first image is centred in place. What are the means of both images then?
 
 # %%
 first = images[0]
@@ -194,8 +199,10 @@ print(images.mean(dim=(1, 2)))
 # `first` was a view, so `images` changed with it. Training adds a reason for care: PyTorch may still need the old
 # values to compute gradients, and then stops with an error.
 #
-# **Exercise 3.** Write `without_border`, which returns an image whose outermost rows and columns are 0. The image that
-# went in stays as it was.
+# ### Exercise 3: no side effects
+#
+# Write `without_border`, which returns an image whose outermost rows and columns are 0. The image that went in stays as
+# it was.
 
 
 # %%
@@ -215,9 +222,10 @@ q3.check(without_border)
 # Is a GPU faster? A stopwatch is easily fooled. A GPU takes an order and returns at once, before the work is done. And
 # the first call also loads and compiles.
 #
-# **Exercise 4.** Write a stopwatch that is not fooled. `work()` gives an order, `synchronise()` waits until all orders
-# are done, `clock()` returns the time in seconds. The check runs it on a pretend GPU whose first call takes ten times
-# as long.
+# ### Exercise 4: an honest stopwatch
+#
+# Write a stopwatch that is not fooled. `work()` gives an order, `synchronise()` waits until all orders are done,
+# `clock()` returns the time in seconds. The check runs it on a pretend GPU whose first call takes ten times as long.
 
 
 # %%
@@ -228,7 +236,7 @@ def seconds(work, synchronise, clock):
 q4.check(seconds)
 
 # %% [markdown]
-# **Predict:** a product of two 512 × 512 matrices is 4,096 times the arithmetic of 32 × 32. Does it take 4,096 times as
+# **Predict.** A product of two 512 × 512 matrices is 4,096 times the arithmetic of 32 × 32. Does it take 4,096 times as
 # long, on a CPU, on a GPU? The cell below takes the median of 20 runs; `.item()` asks for a number, and so it waits.
 # (In your own work `torch.utils.benchmark.Timer` does all this for you.)
 #
@@ -261,7 +269,7 @@ print("All devices agree:", all(torch.allclose((a.to(d) @ a.to(d)).cpu(), a @ a)
 # ## An image is a tensor
 #
 # This crop is one simulated nucleus in the format of NASA's real ones: 16 bits a pixel, grey levels from 0 to 65,535.
-# **Predict:** it is shown with 0 as black and 65,535 as white. What do you see?
+# **Predict.** It is shown with 0 as black and 65,535 as white. What do you see?
 
 # %%
 path = sorted((SAMPLE_DIR / "bps").glob("*.tif"))[0]
@@ -278,7 +286,7 @@ plots.show(
 # `[None]` put the channel axis in front. To see the nucleus, choose a *display window*: the grey levels that become
 # black and white on screen.
 #
-# **Predict:** the slider moves the white end in steps that halve it (drag it, or click it and press the arrow keys).
+# **Predict.** The slider moves the white end in steps that halve it (drag it, or click it and press the arrow keys).
 # Where is the picture best? What do you lose above that, and what below?
 
 # %%
@@ -289,7 +297,7 @@ slider = widgets.windowing(crop, caption=plots.SIMULATED)
 #
 # ## 16 bits need care
 #
-# PyTorch stores `uint16` and moves it about, but hardly computes with it. **Predict:** which of these six work?
+# PyTorch stores `uint16` and moves it about, but hardly computes with it. **Predict.** Which of these six work?
 
 # %%
 operations = {"flip": lambda x: x.flip(-1), "stack": lambda x: torch.stack([x, x]), "sum": torch.sum}
@@ -304,7 +312,7 @@ for name, operation in operations.items():
 # Worse than an error is a wrong number: `image * 100` works, and every result beyond 65,535 starts again from 0.
 #
 # The tempting way out is 8 bits, which everything understands. Here are three roads that people take without noticing
-# (torchvision's `ImageFolder` takes the first). **Predict:** what does each leave of the nucleus?
+# (torchvision's `ImageFolder` takes the first). **Predict.** What does each leave of the nucleus?
 
 # %%
 versions = {"uint16, as stored": crop, "PIL's convert('L')": np.asarray(Image.open(path).convert("L"))}
@@ -322,7 +330,9 @@ plots.show(
 # The way that loses nothing: keep `uint16` while you read, crop, flip and stack. Then, once, go to `float32` and divide
 # by the range that the *type* can hold.
 #
-# **Exercise 5.** Write `to_unit`: a `uint16` tensor in, `float32` from 0 to 1 out.
+# ### Exercise 5: from 16 bits to a model's numbers
+#
+# Write `to_unit`: a `uint16` tensor in, `float32` from 0 to 1 out.
 
 
 # %%
