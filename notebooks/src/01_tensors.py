@@ -300,7 +300,7 @@ slider = widgets.windowing(crop, caption=plots.SIMULATED)
 # PyTorch stores `uint16` and moves it about, but hardly computes with it. **Predict.** Which of these six work?
 
 # %%
-operations = {"flip": lambda x: x.flip(-1), "stack": lambda x: torch.stack([x, x]), "sum": torch.sum}
+operations = {"crop": lambda x: x[..., 1:-1], "stack": lambda x: torch.stack([x, x]), "sum": torch.sum}
 operations |= {"add": lambda x: x + 1, "max": torch.max, "compare": lambda x: x > 500}
 for name, operation in operations.items():
     try:
@@ -327,7 +327,7 @@ plots.show(
 # `convert` cuts everything above 255, which here is nearly everything. Dividing by 256 keeps the upper byte, a handful
 # of steps. `astype` keeps the lower byte, which starts again every 256 levels. Notebook 06 has the whole laboratory.
 #
-# The way that loses nothing: keep `uint16` while you read, crop, flip and stack. Then, once, go to `float32` and divide
+# The way that loses nothing: keep `uint16` while you read, crop and stack. Then, once, go to `float32` and divide
 # by the range that the *type* can hold.
 #
 # ### Exercise 5: from 16 bits to a model's numbers
