@@ -125,7 +125,7 @@ print(everything[columns].head(3).to_string(index=False))
 from bpsutils import read_image
 
 strong = table[(table["dose_Gy"] > 0.5) & (table["hr_post_exposure"] == 4)]
-six = strong.groupby("particle_type").head(3).iloc[[0, 3, 4, 1, 5, 2]]
+six = strong.groupby("particle_type").head(8).iloc[[0, 8, 9, 1, 11, 7]]
 images = [read_image(path) for path in six["path"]]
 grid = plots.image_grid(images, "123456", title="Iron or X-rays?", caption=plots.SIMULATED)
 plots.show(grid, "Six simulated nuclei: in 1, 4 and 6 the bright foci lie on lines.")
