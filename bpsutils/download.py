@@ -119,7 +119,7 @@ def download_images(
     Raises:
         ValueError: If a filter matches nothing (the message lists what there is), or an argument cannot be right.
         ConnectionError: If the server cannot be reached or does not hold the data set.
-        OSError: If the folder cannot be written.
+        OSError: If the folder cannot be written, or holds images of another source, which then stay as they are.
     """
     started = time.perf_counter()
     if concurrency < 1:
@@ -128,7 +128,7 @@ def download_images(
     table = _remote_meta(store, endpoint or ENDPOINT)
     filters = {"plates": plates, "dose": dose, "particle": particle, "hours": hours}
     chosen = choose(table, limit, seed, **filters)["filename"]
-    complete = _prepare(folder)
+    complete = _prepare(folder, endpoint or ENDPOINT)
     missing = [name for name in chosen if name not in complete]
     summary = DownloadSummary(folder, len(chosen), kept=len(chosen) - len(missing))
     try:
@@ -267,15 +267,27 @@ def _remote_meta(store: S3Store, endpoint: str) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------------- folder
 
 
-def _prepare(folder: Path) -> set[str]:
+def _prepare(folder: Path, endpoint: str) -> set[str]:
     """Make the folder, clear away what a killed call left, print the licence once. Returns the complete images."""
     folder.mkdir(parents=True, exist_ok=True)
+    _check_source(folder, endpoint)
     for stale in folder.glob(f".{'[0-9a-f]' * 32}.tmp"):
         stale.unlink(missing_ok=True)
     if not (folder / JOURNAL).exists():
         print(LICENCE)
-        (folder / JOURNAL).write_text("filename,bytes", encoding="utf-8")
+        (folder / JOURNAL).write_text(f"filename,bytes,{endpoint}", encoding="utf-8")
     return _complete(folder)
+
+
+def _check_source(folder: Path, endpoint: str) -> None:
+    """Images of two sources must not mix, and files of somebody else must not be overwritten."""
+    journal = folder / JOURNAL
+    if journal.exists():
+        source = journal.read_text(encoding="utf-8").partition("\n")[0].removeprefix("filename,bytes,")
+        if source != endpoint:
+            raise FileExistsError(f"{folder} holds images from {source}, not from {endpoint}; choose another --to")
+    elif (folder / "meta.csv").exists() or any(path.is_file() for path in folder.glob("*.tif")):
+        raise FileExistsError(f"{folder} holds images that no download put there; choose another --to")
 
 
 def _complete(folder: Path) -> set[str]:

@@ -192,7 +192,9 @@ def test_a_file_that_is_gone_or_cut_later_is_fetched_again(server, images, tmp_p
 
 
 def test_a_file_that_download_did_not_write_is_not_trusted(server, images, tmp_path):
-    (tmp_path / NAMES[0]).write_bytes(b"x" * len(images[NAMES[0]]))
+    fetch(server, tmp_path, limit=1)
+    name = next(name for name in NAMES if not (tmp_path / name).exists())
+    (tmp_path / name).write_bytes(b"x" * len(images[name]))
     fetch(server, tmp_path)
     check_complete(tmp_path, images, NAMES)
 
@@ -421,3 +423,18 @@ def test_default_folder_is_below_data():
 
     args = parser().parse_args(["download", "--hours", "4", "24", "--dose", "0", "0.3", "--limit", "10"])
     assert (args.to, args.hours, args.dose, args.limit) == (Path("data/bps"), [4, 24], [0.0, 0.3], 10)
+
+
+def test_a_folder_with_images_of_another_source_is_refused_and_kept(server, tmp_path):
+    (tmp_path / "meta.csv").write_text("filename,dose_Gy,particle_type,hr_post_exposure\nmine.tif,0,Fe,4\n")
+    (tmp_path / "mine.tif").write_bytes(b"years of work")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="that no download put there; choose another --to"):
+        fetch(server, tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_two_sources_do_not_mix(server, tmp_path):
+    (tmp_path / "downloaded.csv").write_text("filename,bytes,https://elsewhere.example")
+    with pytest.raises(FileExistsError, match="holds images from https://elsewhere.example, not from http"):
+        fetch(server, tmp_path)
