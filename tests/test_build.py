@@ -24,6 +24,11 @@ print(random.random(), time.time())
 
 # %%
 print("twice")
+
+# %%
+print("in", end=" ", flush=True)
+time.sleep(0.3)
+print("two pieces")
 """
 
 
@@ -109,7 +114,7 @@ def test_check_names_what_does_not_match(project, build):
     edit(source, '["instructor"]', '["raises-exception"]')
     assert "differs from its source in cell 3" in build("--check")[1]
     source.write_text(built[0] + "\n# %%\nprint(1)\n")
-    assert "has 5 cells, its source has 6" in build("--check")[1]
+    assert "has 6 cells, its source has 7" in build("--check")[1]
     source.write_text(built[0])
     edit(notebook, '"name": "python"', '"name": "julia"')
     assert "has other metadata" in build("--check")[1]
@@ -167,3 +172,9 @@ ipywidgets.IntSlider()"""
     assert sys.prefix not in first
     assert "JSONDecodeError" in first
     assert '"widgets"' not in first
+
+
+def test_text_that_comes_in_two_pieces_is_stored_as_one(project, build):
+    assert build()[0] == 0
+    last = json.loads((project / "notebooks/00_a.ipynb").read_text())["cells"][-1]
+    assert [output["text"] for output in last["outputs"]] == [["in two pieces\n"]]

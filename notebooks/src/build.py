@@ -111,7 +111,7 @@ def _tidy(notebook: Any) -> None:
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
+        cell.outputs = _joined([output for output in cell.outputs if not _is_bar(output)])
         for number, output in enumerate(cell.outputs):
             if WIDGET in output.get("data", {}):
                 output.data[WIDGET]["model_id"] = _digest(f"{cell.id}{number}")[:32]
@@ -119,6 +119,18 @@ def _tidy(notebook: Any) -> None:
                 output.traceback = [_without_folders(line) for line in output.traceback]
             if output.output_type == "stream":
                 output.text = _without_folders(output.text)
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Printed text in one piece: a kernel sends it in as many as its clock makes of it."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _is_bar(output: Any) -> bool:
