@@ -60,13 +60,14 @@ def write_report(
         ("ROC", f"How well the score ranks {config.classes[-1]}.", plots.roc(evaluation.predictions, caption=caption)),
     ]
     sections = "\n".join(_section(*figure) for figure in figures)
-    kind = "simulated images: say nothing about real nuclei from them" if metrics["simulated"] else "real images"
+    kind = "simulated" if metrics["simulated"] else "real"
+    warning = " Nothing here says anything about real nuclei." if metrics["simulated"] else ""
     title = f"{' against '.join(config.classes)}: balanced accuracy {metrics['balanced_accuracy']:.3f}"
     Path(path).write_text(
         f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>
 <h1>{html.escape(title)}</h1>
-<p>On {kind}, from groups that the model never saw. Brackets hold 95 % intervals.</p>
+<p>Measured on {kind} images of groups that the model never saw; brackets hold 95 % intervals.{warning}</p>
 {f'<p class="note">{html.escape(metrics["note"])}</p>' if metrics["note"] else ""}
 {_numbers(metrics)}
 {sections}
