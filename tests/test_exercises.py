@@ -202,6 +202,31 @@ def exercise_about(test):
     )
 
 
+def test_a_class_is_watched_method_by_method():
+    class Blank:
+        def __init__(self, n):
+            self.n = n
+
+        def __iter__(self):
+            return ...
+
+    class Broken(Blank):
+        def __iter__(self):
+            raise KeyError("lost")
+
+    class Right(Blank):
+        def __init__(self, n):
+            super().__init__(n + 1)
+
+        def __iter__(self):
+            yield from range(self.n)
+
+    exercise = exercise_about(lambda cls: None if list(cls(2)) == [0, 1, 2] else "three numbers")
+    assert exercise.verdict(Blank).startswith("○ not attempted yet")
+    assert exercise.verdict(Broken) == "✗ not yet: your function stopped with KeyError: 'lost'"
+    assert exercise.verdict(Right).startswith("✓")
+
+
 def test_pytorchs_own_not_implemented_is_an_attempt():
     def add_one(image):
         return image + 1
