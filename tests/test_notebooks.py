@@ -145,6 +145,49 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors, target
 
 
+# --------------------------------------------------------------------------------------------------- the glossary
+
+TERMS = re.findall(
+    r"^### (.+)\n\n(.+?) \((\d\d)\)$", (FOLDER / "GLOSSARY.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def anchor(term):
+    return term.lower().replace(" ", "-")
+
+
+def linked(name):
+    """Anchors of the glossary in the order in which a notebook links to them."""
+    return re.findall(r"\]\(GLOSSARY\.md#([^)]+)\)", "\n".join(text(name)))
+
+
+def test_the_glossary_is_sorted_and_says_one_or_two_sentences_of_each_term():
+    headings = re.findall(r"^### (.+)$", (FOLDER / "GLOSSARY.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == [term for term, _, _ in TERMS], "a heading, a line, the number of a notebook"
+    assert headings == sorted(headings, key=str.lower)
+    assert len({anchor(term) for term in headings}) == len(headings)
+    for term, meaning, _ in TERMS:
+        assert 1 <= len(re.findall(r"[.?](?= |$)", meaning)) <= 3, term
+
+
+@pytest.mark.parametrize(("term", "number"), [(term, number) for term, _, number in TERMS])
+def test_a_term_is_linked_by_the_notebook_that_introduces_it_and_by_none_before(term, number):
+    first = next((name for name in NOTEBOOKS if anchor(term) in linked(name)), None)
+    assert first is not None, f"no notebook links to {term!r}"
+    assert first[:2] == number
+
+
+@every_notebook
+def test_the_first_use_of_a_term_is_its_link(name):
+    prose = "\n".join(cell for cell in text(name) if not cell.startswith("> *Show:*"))
+    prose = re.sub(r"^#.*$|^\[!\[.*$|https?://\S+|`[^`\n]+`(?!\])", "", prose, flags=re.MULTILINE)
+    for term, _, number in TERMS:
+        if number == name[:2]:
+            use = re.search(rf"(?<![\w`#/]){re.escape(term)}(?:s|es)?(?![\w`])", prose, re.IGNORECASE)
+            link = prose.index(f"](GLOSSARY.md#{anchor(term)})")
+            assert use is None or use.start() >= prose.rindex("[", 0, link), f"{term!r} is used before its link"
+
+
 # ------------------------------------------------------------------------------------------------------ the shape
 
 

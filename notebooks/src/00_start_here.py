@@ -7,7 +7,7 @@
 # [confusion matrix](GLOSSARY.md#confusion-matrix), and can say what its result is worth. You see the whole first and
 # visit each station after; the other notebooks then build the stations by hand.
 #
-# **You need** Python and a little NumPy. No GPU. **Time:** 45 minutes.
+# **You need** Python and a little NumPy. No [GPU](GLOSSARY.md#gpu). **Time:** 45 minutes.
 
 # %%
 # Setup. In Colab this fetches the course, about 20 MB; on your own machine it fetches nothing.
@@ -163,12 +163,12 @@ q2.check(shared_mice)
 # %% [markdown]
 # ## Station 3: Dataset, instances, DataLoaders
 #
-# From table to batches there are three steps, in every PyTorch project:
+# From table to [batches](GLOSSARY.md#batch) there are three steps, in every PyTorch project:
 #
 # 1. You write one [Dataset](GLOSSARY.md#dataset) class that says how *one* [sample](GLOSSARY.md#sample) is loaded: an
 #    image, its [label](GLOSSARY.md#label) and what else you want to know.
 # 2. You make three instances of it: train, val, test.
-# 3. Each gets a [DataLoader](GLOSSARY.md#dataloader), which shuffles, makes [batches](GLOSSARY.md#batch) and can load
+# 3. Each gets a [DataLoader](GLOSSARY.md#dataloader), which shuffles, makes batches and can load
 #    in parallel.
 
 # %%
@@ -237,7 +237,7 @@ for split, rows in table.assign(peak=table["path"].map(peak)).groupby("split"):
 #
 # | [device](GLOSSARY.md#device) | what it is |
 # |---|---|
-# | [`cuda`](GLOSSARY.md#cuda) | a [GPU](GLOSSARY.md#gpu) by NVIDIA, such as Colab's T4 |
+# | [`cuda`](GLOSSARY.md#cuda) | a GPU by NVIDIA, such as Colab's T4 |
 # | [`mps`](GLOSSARY.md#mps) | the GPU in an Apple computer, through Apple's Metal |
 # | `cpu` | always there, and enough for this sample |
 #

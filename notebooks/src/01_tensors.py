@@ -69,7 +69,7 @@ print("copied:", copied.tolist(), " shared:", shared.tolist())
 # `torch.tensor` copies. `torch.from_numpy` shares NumPy's memory, which costs nothing and lets changes travel. Both
 # keep the type, here [`uint16`](GLOSSARY.md#uint16).
 #
-# **From another tensor:** functions that end in `_like` retain its properties (shape, type, device) unless you name
+# **From another tensor:** functions that end in `_like` retain its properties ([shape](GLOSSARY.md#shape), type, device) unless you name
 # another. **Random** numbers repeat if you set a [seed](GLOSSARY.md#seed) first. **Constant** ones need only a shape.
 
 # %%
@@ -123,8 +123,8 @@ q1.check(shape)
 # | arithmetic | `a * b`, `torch.sqrt(a)` | number by number |
 # | reductions | `x.sum()`, `x.mean(dim=0)` | axes disappear |
 # | matrix product | `a @ b` | rows meet columns |
-# | broadcasting | `(3, 1) + (1, 4)` | short axes are repeated |
-# | in-place | `x.add_(1)`, `x[0] = 1` | the tensor itself changes |
+# | [broadcasting](GLOSSARY.md#broadcasting) | `(3, 1) + (1, 4)` | short axes are repeated |
+# | [in-place](GLOSSARY.md#in-place) | `x.add_(1)`, `x[0] = 1` | the tensor itself changes |
 #
 # **Indexing.** A part is taken by numbers, by slices or by a mask. **Predict.** `row` and `picked` are parts of `x`.
 # Which of them changes `x` when you write into it?
@@ -157,7 +157,7 @@ print("a @ a =", (a @ a).tolist())
 
 # %% [markdown]
 # **Reductions.** `dim` names the axes that disappear; `keepdim=True` leaves each with length 1. That matters for
-# [broadcasting](GLOSSARY.md#broadcasting): PyTorch lays two shapes side by side, last axis under last axis. Two lengths
+# broadcasting: PyTorch lays two shapes side by side, last axis under last axis. Two lengths
 # fit if they are equal, or if one is 1 or missing; that one is repeated.
 
 # %%
