@@ -3,6 +3,7 @@
 import base64
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import statistics
@@ -186,6 +187,16 @@ def test_the_first_use_of_a_term_is_its_link(name):
             use = re.search(rf"(?<![\w`#/]){re.escape(term)}(?:s|es)?(?![\w`])", prose, re.IGNORECASE)
             link = prose.index(f"](GLOSSARY.md#{anchor(term)})")
             assert use is None or use.start() >= prose.rindex("[", 0, link), f"{term!r} is used before its link"
+
+
+@every_notebook
+def test_no_sentence_turns_into_a_list_where_its_line_is_broken(name):
+    item = re.compile(r"\s*(\d+[.)]|[-+*]) ")
+    for cell in text(name):
+        rows = cell.splitlines()
+        for before, row in itertools.pairwise(rows):
+            broken = item.match(row) and before.strip() and not item.match(before) and not before.startswith("  ")
+            assert not broken, f"{before}\n{row}"
 
 
 # ------------------------------------------------------------------------------------------------------ the shape
