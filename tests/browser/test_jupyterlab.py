@@ -31,9 +31,11 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 FAILED = "[data-mime-type='application/vnd.jupyter.stderr']"
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
 SETUP = """
+import pandas as pd
 from torch.utils.data import RandomSampler, SequentialSampler
 from bpsutils import *
 from bpsutils import plots, widgets
+from bpsutils.leakage import NUMBERS_CSV, compare_splits
 from bpsutils.predictions import load_predictions
 
 table = load_table(Config())
@@ -43,6 +45,8 @@ image = dataset[0]["image"]
 predictions = load_predictions().query("experiment == 'mouse' and seed == 0 and dose_Gy > 0")
 batches = list(BucketSampler(sizes, 24, jitter=0))
 samplers = {"sequential": SequentialSampler(range(24)), "random": RandomSampler(range(24))}
+numbers = dict(list(pd.read_csv(NUMBERS_CSV).groupby("mouse_effect")))
+scores = {effect: compare_splits(rows, splits=2, trees=2) for effect, rows in numbers.items()}
 changes = {"mirror": HorizontalFlip(1), "noise": AddNoise(200)}
 """
 # Each figure by the name of its function: how a cell of the course calls it.
@@ -53,6 +57,7 @@ FIGURES = {
     "worker_timeline": "widgets.worker_timeline()",
     "sampler_stream": "widgets.sampler_stream(samplers, [0, 0, 1] * 8)",
     "imbalance": "widgets.imbalance()",
+    "leakage": "widgets.leakage(pd.concat(numbers.values()), scores)",
     "augmentation_playground": "widgets.augmentation_playground(image, changes)",
     "batch_viewer": "widgets.batch_viewer(dataset, batches)",
     "bucket_boundaries": "widgets.bucket_boundaries(sizes, 24)",
