@@ -48,12 +48,22 @@ def fit(table: pd.DataFrame, config: Config, *, resume: bool = False) -> Fit:
         config: The experiment.
         resume: Continue from the newest checkpoint in ``config.out_dir``.
     """
+    channels = _channels(table)
     seed_everything(config.seed)
     loaders = make_loaders(config, table)
-    model = make_model(config)
+    model = make_model(config, channels)
     history = train(model, loaders, config, resume=resume)
     load_checkpoint(config.out_dir / "checkpoints" / "best.pt", model)
     return Fit(model, history, evaluate(model, loaders["test"], config))
+
+
+def _channels(table: pd.DataFrame) -> int:
+    """Channels of every image; a network takes one number of them."""
+    counts = table["channels"].value_counts() if "channels" in table else pd.Series({1: len(table)})
+    if len(counts) > 1:
+        found = ", ".join(f"{count:,} of {channels} channels" for channels, count in counts.items())
+        raise ValueError(f"the table mixes images of different channels ({found}); keep one kind and split it again")
+    return int(counts.index[0])
 
 
 def run(config: Config, *, overwrite: bool = False) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bpsutils.images import write_image
 from bpsutils.loaders import make_loaders
 from bpsutils.metadata import load_table
 from bpsutils.models import make_model
-from bpsutils.pipeline import fit
+from bpsutils.pipeline import fit, run
 from bpsutils.simulate import render
 from bpsutils.splits import split_table
 from bpsutils.training import load_checkpoint
@@ -157,6 +157,21 @@ def test_a_killed_run_resumes_to_the_same_result(quick, tmp_path):
     assert (killed / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     weights = [torch.load(out / "checkpoints" / "best.pt", weights_only=True)["model"] for out in (killed, whole)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_colour_images_in_three_places_run_too(tmp_path):
+    slides = SAMPLE_DIR / "slides"
+    places = {"image_dir": slides / "images", "labels": slides / "annotations" / "labels.csv", "out_dir": tmp_path}
+    what = {"scheme": "slides", "stain": "HE", "target": "label", "classes": ("benign", "malignant")}
+    groups = {"group": ("case",), "irradiated_only": False, "value_range": (0, 255)}
+    metrics = run(Config(**places, **what, **groups, resize=32, epochs=1, batch_size=8))
+    assert 0 <= metrics["balanced_accuracy"] <= 1
+
+
+def test_images_of_different_channels_are_not_mixed(tmp_path):
+    table = pd.DataFrame({"channels": [1, 3, 3], "path": ["a", "b", "c"]})
+    with pytest.raises(ValueError, match="2 of 3 channels, 1 of 1 channels"):
+        fit(table, Config(out_dir=tmp_path))
 
 
 def test_another_configuration_is_refused_not_mixed(finished, quick, capsys):
