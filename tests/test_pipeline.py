@@ -162,7 +162,7 @@ def test_a_killed_run_resumes_to_the_same_result(quick, tmp_path):
 def test_colour_images_in_three_places_run_too(tmp_path):
     slides = SAMPLE_DIR / "slides"
     places = {"image_dir": slides / "images", "labels": slides / "annotations" / "labels.csv", "out_dir": tmp_path}
-    what = {"scheme": "slides", "stain": "HE", "target": "label", "classes": ("benign", "malignant")}
+    what = {"scheme": "slides", "stain": "h&e", "target": "label", "classes": ("benign", "malignant")}
     groups = {"group": ("case",), "irradiated_only": False, "value_range": (0, 255)}
     metrics = run(Config(**places, **what, **groups, resize=32, epochs=1, batch_size=8))
     assert 0 <= metrics["balanced_accuracy"] <= 1
