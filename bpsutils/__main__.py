@@ -1,4 +1,4 @@
-"""The command line: ``python -m bpsutils run | download | simulate | badges | doctor``."""
+"""The command line: ``python -m bpsutils run | download | simulate | predictions | leakage | badges | doctor``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(call=_simulate)
 
+    command = commands.add_parser("predictions", help="rebuild the stored table that notebook 10 draws from (minutes)")
+    command.add_argument("--out", type=Path, help="the CSV to write (default: data_sample/predictions/predictions.csv)")
+    command.set_defaults(call=_predictions)
+
+    command = commands.add_parser(
+        "leakage", help="rebuild the stored table that notebook 05 draws from (half a minute)"
+    )
+    command.add_argument("--out", type=Path, help="the CSV to write (default: data_sample/leakage/numbers.csv)")
+    command.set_defaults(call=_leakage)
+
     command = commands.add_parser("badges", help="point every Colab badge and setup cell at this git remote")
     command.set_defaults(call=_badges)
 
@@ -54,6 +64,20 @@ def _simulate(args: argparse.Namespace) -> int:
     from bpsutils.simulate import simulate_folder
 
     simulate_folder(args.out, args.images, args.seed)
+    return 0
+
+
+def _predictions(args: argparse.Namespace) -> int:
+    from bpsutils.predictions import STORED, build
+
+    build(args.out or STORED)
+    return 0
+
+
+def _leakage(args: argparse.Namespace) -> int:
+    from bpsutils.leakage import NUMBERS_CSV, build
+
+    build(args.out or NUMBERS_CSV)
     return 0
 
 

@@ -5,6 +5,8 @@ Sizes are arrays ``(N, 2)``, height first, in pixels. A batch is padded to its l
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -276,6 +278,32 @@ def padding_waste(sizes: np.ndarray, batches: Sequence[np.ndarray] | Sequence[li
     sides = sizes[indices].astype(np.float64)
     largest = np.maximum.reduceat(sides, counts.cumsum() - counts)
     return float(1 - sides.prod(axis=1).sum() / (counts * largest.prod(axis=1)).sum())
+
+
+def mates_met_again(first: Sequence[list[int]], second: Sequence[list[int]]) -> float:
+    """Of all pairs of images that share a batch in one epoch, the share that does so in another epoch too.
+
+    Args:
+        first: Indices of each batch of one epoch; no image twice.
+        second: Batches of the other epoch.
+
+    Returns:
+        From 0 (no pair meets again) to 1 (the same batches). Random batches of B among N images give about B / N.
+
+    Raises:
+        ValueError: If no batch of ``first`` holds a pair.
+
+    Example:
+        >>> mates_met_again([[0, 1, 2], [3, 4]], [[0, 1], [2, 3, 4]])
+        0.5
+    """
+    batch_of = {image: number for number, batch in enumerate(second) for image in batch}
+    # images that the other epoch leaves out have no batch there, and meet nobody
+    met = [[batch_of[image] for image in batch if image in batch_of] for batch in first]
+    pairs = sum(math.comb(len(batch), 2) for batch in first)
+    if not pairs:
+        raise ValueError("mates_met_again needs a batch of at least two images")
+    return sum(math.comb(count, 2) for numbers in met for count in Counter(numbers).values()) / pairs
 
 
 def _checked(sizes: np.ndarray, batch_size: int = 1) -> np.ndarray:

@@ -158,6 +158,67 @@ def group_intervals(
     return {f"{name}_{end}": float(value[name]) for name in table for end, value in (("low", low), ("high", high))}
 
 
+def score_interval(
+    predictions: pd.DataFrame, groups: str = "group", scores: str = "score_Fe", threshold: float = 0.5
+) -> dict[str, float]:
+    """Balanced accuracy of stored predictions, with its 95 % interval.
+
+    Args:
+        predictions: ``label``, and the columns named by the next two; see `bpsutils.predictions.load_predictions`.
+        groups: Column with what is drawn: ``"group"`` draws mice, ``"path"`` single images.
+        scores: Column with the score for Fe.
+        threshold: Images with a score above it are called Fe.
+
+    Returns:
+        ``value``, ``value_low``, ``value_high``. Of rows of one class only, ``value`` is the share that is right.
+
+    Example:
+        >>> table = pd.DataFrame({"group": ["a", "b"], "label": ["Fe", "X-ray"], "score_Fe": [0.8, 0.7]})
+        >>> score_interval(table)
+        {'value': 0.5, 'value_low': 0.5, 'value_high': 0.5}
+    """
+    fe = (predictions["label"] == "Fe").to_numpy(int)
+    called = (predictions[scores] > threshold).to_numpy(int)
+
+    def statistic(rows: np.ndarray) -> dict[str, float]:
+        return {"value": balanced_accuracy(fe[rows], called[rows])}
+
+    return statistic(np.arange(len(fe))) | group_intervals(statistic, predictions[groups], fe)
+
+
+def paired_gain(new: pd.DataFrame, old: pd.DataFrame) -> dict[str, float]:
+    """How much higher the balanced accuracy of ``new`` is, compared image by image, with its 95 % interval by group.
+
+    Two models that were scored on the same images share what is hard about them. Differences within an image leave
+    that out, so their interval is narrower than what two separate intervals suggest.
+
+    Args:
+        new: ``path``, ``group``, ``label``, ``prediction``; an image may come several times, once for each seed.
+        old: The same images.
+
+    Returns:
+        ``value``, ``value_low``, ``value_high``.
+
+    Raises:
+        ValueError: If the two do not hold the same images.
+
+    Example:
+        >>> old = pd.DataFrame({"path": ["1", "2"], "group": ["a", "b"], "label": ["Fe", "X-ray"], "prediction": "Fe"})
+        >>> paired_gain(old.assign(prediction=["Fe", "X-ray"]), old)
+        {'value': 0.5, 'value_low': 0.5, 'value_high': 0.5}
+    """
+    images = old.drop_duplicates("path").set_index("path").sort_index()
+    right, before = ((t["prediction"] == t["label"]).groupby(t["path"]).mean().sort_index() for t in (new, old))
+    if not right.index.equals(before.index):
+        raise ValueError(f"new has {len(right)} images and old {len(before)}, not the same ones; a pair needs both")
+    gain, labels = (right - before).to_numpy(), (images["label"] == "Fe").to_numpy(int)
+
+    def statistic(rows: np.ndarray) -> dict[str, float]:
+        return {"value": float(np.mean([gain[rows][labels[rows] == c].mean() for c in np.unique(labels)]))}
+
+    return statistic(np.arange(len(gain))) | group_intervals(statistic, images["group"], labels)
+
+
 def background_baseline(table: pd.DataFrame, config: Config) -> dict[str, float]:
     """What the background alone gives away: a classifier that never sees a nucleus.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from bpsutils.samplers import DistributedBatches, set_epoch
 from bpsutils.splits import split_table
 from bpsutils.transforms import eval_transform, train_transform
 
-__all__ = ["make_loaders", "measure_workers", "seed_worker", "set_epoch"]
+__all__ = ["make_loaders", "measure_workers", "set_epoch"]
 
 
 def make_loaders(config: Config, table: pd.DataFrame | None = None) -> dict[str, DataLoader[Any]]:
@@ -80,7 +79,6 @@ def _loader(table: pd.DataFrame, split: str, config: Config) -> DataLoader[Any]:
         num_workers=config.num_workers,
         # Workers of validation would else start again after every epoch.
         persistent_workers=config.num_workers > 0,
-        worker_init_fn=seed_worker,
         # The loader copies into pinned memory in a thread of its own; only CUDA can make use of it.
         pin_memory=pick_device(config.device).type == "cuda",
         # Else every epoch takes a number from the global generator, which the network's dropout also draws from.
@@ -95,21 +93,6 @@ def _batches(rows: pd.DataFrame, config: Config, jitter: float) -> BucketSampler
     rank, world_size = rank_and_world_size()
     batches = BucketSampler(sizes, config.batch_size * world_size, seed=config.seed, jitter=jitter)
     return DistributedBatches(batches, rank, world_size) if world_size > 1 else batches
-
-
-def seed_worker(worker_id: int) -> None:
-    """Seed Python's and NumPy's global generators in a worker, as torch seeds its own.
-
-    Without it, forked workers all begin with a copy of the main process's state and draw the same numbers. Only
-    transforms of others need it: ours draw from torch, by ``(seed, epoch, index)``. It stands in a module, not in a
-    cell or a lambda, because a spawned worker must be able to import it.
-
-    Args:
-        worker_id: Number of the worker, which torch has already mixed into its seed.
-    """
-    seed = torch.initial_seed() % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the global generator is what is to be seeded
 
 
 def measure_workers(source: DataLoader[Any] | Dataset[Any], candidates: Sequence[int] = (0, 1, 2, 4)) -> pd.DataFrame:

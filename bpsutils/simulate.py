@@ -37,6 +37,7 @@ from scipy.special import ndtri
 from tqdm.auto import tqdm
 
 from bpsutils.config import SAMPLE_DIR, atomically
+from bpsutils.flaky import flaky_mount as flaky_mount  # simulated too: a mount instead of an image
 from bpsutils.images import write_image
 
 PathLike = str | os.PathLike[str]

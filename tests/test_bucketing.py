@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from bpsutils.bucketing import (
     BucketSampler,
     collate_fn_pad,
     make_boundaries_for_batches,
+    mates_met_again,
     padding_waste,
 )
 
@@ -33,16 +36,6 @@ def epoch_of(sampler, epoch):
 
 def random_batches(n, batch_size, seed=0):
     return np.split(np.random.default_rng(seed).permutation(n), range(batch_size, n, batch_size))
-
-
-def mates_met_again(first, second, n):
-    """Of all pairs that share a batch in one epoch, the share that does so in the other too."""
-    batch_of = np.empty(n, dtype=int)
-    for number, batch in enumerate(second):
-        batch_of[batch] = number
-    pairs = sum(len(batch) * (len(batch) - 1) for batch in first)
-    again = sum((np.bincount(batch_of[batch]) * (np.bincount(batch_of[batch]) - 1)).sum() for batch in first)
-    return again / pairs
 
 
 # ------------------------------------------------------------------------------------------- boundaries
@@ -169,7 +162,7 @@ def test_jitter_keeps_most_of_the_saving_and_few_meet_again():
     sampler = BucketSampler(sizes, 64)
     first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
     assert padding_waste(sizes, first) <= 0.42 * padding_waste(sizes, random_batches(len(sizes), 64))
-    assert mates_met_again(first, second, len(sizes)) <= 0.2
+    assert mates_met_again(first, second) <= 0.2
 
 
 def test_more_jitter_pads_more_and_shuffles_more():
@@ -179,7 +172,7 @@ def test_more_jitter_pads_more_and_shuffles_more():
         sampler = BucketSampler(sizes, 32, jitter=jitter)
         first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
         waste.append(padding_waste(sizes, first))
-        met.append(mates_met_again(first, second, len(sizes)))
+        met.append(mates_met_again(first, second))
     assert waste == sorted(waste)
     assert met == sorted(met, reverse=True)
     assert met[0] == 1
@@ -188,7 +181,7 @@ def test_more_jitter_pads_more_and_shuffles_more():
 def test_images_of_one_size_are_shuffled_as_if_at_random():
     sampler = BucketSampler(np.full((2000, 2), 64), 20)
     first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
-    assert mates_met_again(first, second, 2000) < 0.03
+    assert mates_met_again(first, second) < 0.03
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -290,3 +283,22 @@ def test_waste_refuses_empty_batches(batches):
 def test_waste_refuses_images_that_are_not_there(index):
     with pytest.raises(ValueError, match="there are sizes for 0 to 2"):
         padding_waste(np.ones((3, 2)), [[0], [index]])
+
+
+# ------------------------------------------------------------------------------------------- shuffling
+
+
+@given(st.integers(2, 60), batch_sizes.filter(lambda size: size > 1), st.integers(0, 5))
+def test_mates_are_counted_pair_by_pair(n, batch_size, seed):
+    first, second = ([batch.tolist() for batch in random_batches(n, batch_size, seed + k)] for k in (0, 1))
+    pairs, again = (
+        {pair for batch in batches for pair in itertools.combinations(sorted(batch), 2)} for batches in (first, second)
+    )
+    assert mates_met_again(first, second) == pytest.approx(len(pairs & again) / len(pairs))
+    assert mates_met_again(first, first) == 1
+
+
+def test_an_image_left_out_meets_nobody():
+    assert mates_met_again([[0, 1, 2]], [[0, 1]]) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="a batch of at least two images"):
+        mates_met_again([[0], [1]], [[0, 1]])

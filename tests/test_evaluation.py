@@ -19,8 +19,10 @@ from bpsutils.evaluation import (
     evaluate,
     group_intervals,
     otsu_threshold,
+    paired_gain,
     predict,
     roc_auc,
+    score_interval,
 )
 from bpsutils.images import write_image
 
@@ -420,3 +422,50 @@ def test_without_controls_there_are_no_rates(experiment):
     table = experiment(shift=0)
     irradiated = table[table["dose_Gy"] > 0]
     assert control_rates(SaysFeTo(0), irradiated, irradiated, CONFIG) == {}
+
+
+# -- stored predictions -----------------------------------------------------------------------------------------------
+
+
+def stored(scores):
+    """Predictions as `bpsutils.predictions.load_predictions` gives them, of mice a, b (X-ray) and c, d (Fe)."""
+    labels = np.array(["X-ray", "Fe"])[LABELS]
+    said = np.where(np.array(scores) > 0.5, "Fe", "X-ray")
+    paths = [f"{number}.tif" for number in range(len(labels))]
+    return pd.DataFrame({"path": paths, "group": MICE, "label": labels, "score_Fe": scores, "prediction": said})
+
+
+def test_the_interval_of_a_score_draws_mice_or_images():
+    table = stored([0.1, 0.1, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1])  # right about mice a and c, wrong about b and d
+    by_mouse, by_image = score_interval(table), score_interval(table, groups="path")
+    assert by_mouse["value"] == by_image["value"] == 0.5
+    assert (by_mouse["value_low"], by_mouse["value_high"]) == (0.0, 1.0)
+    assert by_image["value_low"] > 0.0
+    assert by_image["value_high"] < 1.0
+
+
+def test_the_score_of_one_class_is_the_share_that_is_right_at_the_threshold():
+    fe = stored(SCORES).query("label == 'Fe'")
+    assert score_interval(fe)["value"] == 0.75
+    assert score_interval(fe, threshold=0.8)["value"] == 0.25
+
+
+def test_a_paired_gain_is_the_difference_of_balanced_accuracies_and_knows_what_is_shared():
+    old, new = stored([0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9]), stored([0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.1, 0.9])
+    gain = paired_gain(new, old)
+    assert gain["value"] == score_interval(new)["value"] - score_interval(old)["value"] == 0.25
+    # one nucleus of each X-ray mouse is better, so every draw of mice finds the same
+    assert gain["value_low"] == gain["value_high"] == 0.25
+
+
+def test_a_paired_gain_averages_seeds_and_does_not_mind_the_order():
+    old, new = stored(SCORES), stored([1 - score for score in SCORES])
+    once = paired_gain(new, old)
+    both = pd.concat([new, old]).sample(frac=1, random_state=0)
+    assert paired_gain(both, old)["value"] == pytest.approx(once["value"] / 2)
+
+
+def test_a_paired_gain_needs_the_same_images():
+    table = stored(SCORES)
+    with pytest.raises(ValueError, match="new has 7 images and old 8, not the same ones"):
+        paired_gain(table[1:], table)

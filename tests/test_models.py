@@ -233,3 +233,36 @@ def test_frozen_batch_normalisation_keeps_its_averages():
     assert changed == {"layer4"}
     assert model.net.layer4.training
     assert not model.eval().net.layer4[0].bn1.training
+
+
+# -- the network whose weights are a package --------------------------------------------------------------------------
+
+
+def test_efficientnet_lite0_starts_from_the_weights_of_its_package():
+    config = Config(model="efficientnet_lite0", trainable=("_blocks.15.",))
+    model = make_model(config, channels=3).eval()
+    assert trained_parts(model.net) == {"_blocks", "_fc"}
+    assert model(torch.zeros(1, 3, 70, 114)).shape == (1, 2)
+    other = make_model(Config(model="efficientnet_lite0", seed=1), channels=3)
+    assert torch.equal(model.net._conv_stem.weight, other.net._conv_stem.weight)
+    random = make_model(Config(model="efficientnet_lite0", pretrained=False), channels=3)
+    assert not torch.equal(model.net._conv_stem.weight, random.net._conv_stem.weight)
+
+
+def test_a_first_convolution_of_a_special_kind_stays_one():
+    grey = make_model(Config(model="efficientnet_lite0"), channels=1).eval().net
+    colour = make_model(Config(model="efficientnet_lite0"), channels=3).eval().net
+    image = torch.randn(1, 1, 33, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            grey._conv_stem(image), colour._conv_stem(image.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("bpsutils.models.import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="needs the package efficientnet_lite_pytorch; pip install --no-deps"):
+        make_model(Config(model="efficientnet_lite0"), channels=3)

@@ -298,6 +298,9 @@ def test_it_closes_with_what_you_can_recall_and_next(name):
     assert 3 <= recall.count("<details><summary>") <= 5
     assert recall.count("<details>") == recall.count("</details>")
     assert following.strip()
+    names = list(NOTEBOOKS)
+    later = names[names.index(name) + 1 :]
+    assert not later or f"]({later[0]}.ipynb)" in following
 
 
 # ------------------------------------------------------------------------------------------------- the setup cell

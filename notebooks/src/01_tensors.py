@@ -387,4 +387,4 @@ print("Every grey level comes back:", torch.equal((unit * 65535).round().int(), 
 #
 # ## Next
 #
-# One crop is a tensor now. `02_datasets` turns a whole folder into samples that PyTorch can ask for by number.
+# One crop is a tensor now. [02 Datasets](02_datasets.ipynb) turns a whole folder into samples that PyTorch can ask for by number.
