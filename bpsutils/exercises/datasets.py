@@ -97,6 +97,8 @@ def _test_nuclei(nuclei: Callable[..., Any]) -> str | None:
         return f"sample 1 needs one file, b.tif; you opened {', '.join(opened) or 'none'}"
     if label != "X-ray":
         return f"sample 1 has the label X-ray, you return {label!r}"
+    if tuple(image.shape) == (1, 1, 2, 3):
+        return "you add a channel axis; here the tensor keeps the shape of the array, and the transform adds the axis"
     if tuple(image.shape) == (2, 3):
         return "the transform was given but never called: it would have added an axis"
     if not torch.equal(image.int(), torch.full((1, 2, 3), 301, dtype=torch.int32)):
@@ -211,10 +213,10 @@ def _test_to_numbers(to_numbers: Callable[..., Any]) -> str | None:
     if list(to_numbers(["Fe", "Fe", "X-ray"], classes)) != [1, 1, 0]:
         return "one number for each label, in the order of the labels"
     try:
-        silent = to_numbers(["Fe", "fe"], classes)
+        silent = list(to_numbers(["Fe", "fe"], classes))
     except Exception:  # noqa: BLE001 - any complaint will do
         return None
-    return f"'fe' is no class and became {list(silent)[1]!r} without a word; a typing error should stop you"
+    return f"'fe' is no class and became {silent[1]!r} without a word; a typing error should stop you"
 
 
 q3 = Exercise(
@@ -276,6 +278,8 @@ def _test_share(share: Callable[..., Any]) -> str | None:
         return "each of the 3 workers yields the whole stream, so every sample comes three times"
     if len(together) != len(set(together)):
         return "some samples come from more than one worker"
+    if shares[0] == [12, 15] or shares[0] == [] or shares[0] == [11, 14]:
+        return "the first sample belongs to worker 0: positions and workers are both counted from 0"
     if together != all_seven:
         return f"together the 3 workers should yield 10 to 16; {sorted(set(all_seven) - set(together))} got lost"
     if max(map(len, shares)) - min(map(len, shares)) > 1:

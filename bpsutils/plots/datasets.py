@@ -32,7 +32,7 @@ def class_diagram() -> Figure:
         axes.annotate("", (3.6, 6.8), (3.6, 5.6), arrowprops=inherits)
         axes.text(3.9, 6.1, "inherits from", fontsize=8, color=QUIET, va="center")
         notes = [(7.6, "the only one that the base class knows"), (3.35, "small things, kept from the start")]
-        notes += [(1.85, "Python calls it if there is something to keep"), (1.25, "samplers and len() ask for it")]
+        notes += [(1.85, "write it if there is something to keep"), (1.25, "samplers and len() ask for it")]
         notes += [(0.65, "an image is made here, and handed out")]
         for y, text in notes:
             axes.text(7.6, y, text, fontsize=8, color=QUIET, va="center")
@@ -99,7 +99,7 @@ def reading_cost(files: int, mean_bytes: float, *, whole: int = 77_177, caption:
     """
     gigabytes = {"uint16": whole * mean_bytes / 1e9, "float32": 2 * whole * mean_bytes / 1e9}
     with style():
-        title = f"Before sample 1, eager opens {files} files and lazy 1; later only lazy pays"
+        title = f"For one sample eager opens {files} files and lazy 1; later only lazy pays"
         figure = new_figure(7.2, 3.1, title, caption)
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
         handed_out = np.array([1, 2 * files])

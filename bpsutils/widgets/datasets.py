@@ -27,6 +27,8 @@ def sample_viewer(dataset: ImageDataset, *, caption: str = "") -> Any:
         label = sample.get("label")
         named = "no label" if label is None else f"label {label} ({dataset.classes[label]})"
         stacks = "it has the size of sample 0" if [height, width] == first else "it does not stack with sample 0"
+        if index == 0:
+            stacks = "only another one of this size stacks with it"
         return (
             f"dataset[{index}] of {len(dataset)}: {height} x {width} pixels, {named}, group "
             f"{sample['group'] or 'unknown'}; {stacks}."

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 01 · Tensors
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/01_tensors.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/01_tensors.ipynb)
 #
 # You will make, inspect and compute with [tensors](GLOSSARY.md#tensor), time them on CPU and GPU, and turn a 16-bit
 # microscope image into numbers for a model without losing any of it on the way.
@@ -69,7 +70,8 @@ print("copied:", copied.tolist(), " shared:", shared.tolist())
 # `torch.tensor` copies. `torch.from_numpy` shares NumPy's memory, which costs nothing and lets changes travel. Both
 # keep the type, here [`uint16`](GLOSSARY.md#uint16).
 #
-# **From another tensor:** functions that end in `_like` retain its properties ([shape](GLOSSARY.md#shape), type, device) unless you name
+# **From another tensor:** functions that end in `_like` retain its properties ([shape](GLOSSARY.md#shape), type,
+# device) unless you name
 # another. **Random** numbers repeat if you set a [seed](GLOSSARY.md#seed) first. **Constant** ones need only a shape.
 
 # %%
@@ -387,4 +389,5 @@ print("Every grey level comes back:", torch.equal((unit * 65535).round().int(), 
 #
 # ## Next
 #
-# One crop is a tensor now. [02 Datasets](02_datasets.ipynb) turns a whole folder into samples that PyTorch can ask for by number.
+# One crop is a tensor now. [02 Datasets](02_datasets.ipynb) turns a whole folder into samples that PyTorch can ask
+# for by number.

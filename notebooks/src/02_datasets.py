@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 02 · Datasets
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/02_datasets.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/02_datasets.ipynb)
 #
 # You will write a [dataset](GLOSSARY.md#dataset) for your own files, break it in three ways to learn what each method
 # is for, and read one folder by three roads: map-style, iterable-style, and torchvision's. Then you can tell which road
@@ -121,8 +122,8 @@ except RuntimeError as error:
     print("RuntimeError, the kind of file is not supported:", "Unsupported image" in str(error))
 
 # %% [markdown]
-# It reads JPEG, PNG, WebP and GIF, and no TIFF. Our `read_image` has the same name and another road: tifffile, every
-# grey level as it was stored.
+# An error: it reads JPEG, PNG, WebP and GIF, and no TIFF. Our own `read_image` bears the same name and goes another
+# way: it calls the package tifffile, and returns every grey level as it was stored.
 #
 # ## Break it: no `__len__`
 #
@@ -136,12 +137,12 @@ class Countless(Dataset):
         return crops[index]
 
 
-print("for loop: ", sum(1 for _ in Countless()), "samples")
+print("for loop:", sum(1 for _ in Countless()), "samples")
 for shuffle in (False, True):
     try:
-        print("loader:   ", next(iter(DataLoader(Countless(), shuffle=shuffle))))
+        print(f"shuffle={shuffle}:", next(iter(DataLoader(Countless(), shuffle=shuffle))))
     except TypeError as error:
-        print("loader:    TypeError:", error)
+        print(f"loader, shuffle={shuffle}: TypeError:", error)
 
 # %% [markdown]
 # The loop works, by an old rule of Python: it asks for 0, 1, 2, … until an `IndexError`. A loader cannot work that way.
@@ -173,13 +174,14 @@ except TypeError as error:
 # %% [markdown]
 # A loader stacks tensors, arrays and numbers; it cannot know how you want a picture turned into numbers. The cure is
 # one line, in the dataset or as its transform: `torch.from_numpy(np.asarray(picture).copy())`. The usual advice,
-# `picture.convert("L")`, costs more than an error: notebook 01 showed that it leaves 255 in nearly every pixel. And
-# note `size`: PIL says width first.
+# `picture.convert("L")`, costs more than an error: notebook 01 showed that it cuts every grey level above 255 down to
+# 255. And note `size`: PIL says width first.
 #
 # ## Break it: everything in `__init__`
 #
-# **Predict.** Two datasets over the same 600 files. `Lazy` reads in `__getitem__`, `Eager` reads all of it first. Which
-# one opens more files: until you see the first sample? In one epoch? In two?
+# **Predict.** Two datasets over the same 600 files. `Lazy` reads a file in `__getitem__`, `Eager` reads all files in
+# `__init__` and keeps the images. Which one has opened more files before you see the first sample? After one epoch?
+# After two?
 
 
 # %%
@@ -212,12 +214,12 @@ figure = plots.reading_cost(len(eager), held / len(eager), caption=plots.SIMULAT
 plots.show(figure, "Files opened against samples handed out: lazy rises, eager is flat.")
 
 # %% [markdown]
-# 77,177 is the size of the real set, reckoned with images as large as these. So eager is no crime: after one epoch it
-# has paid back its reading, if memory allows. But you wait for all of it each time you start, and there is a silent
-# cost.
+# On the right, the memory that `Eager` would need for the real set: 77,177 images, reckoned as large as these simulated
+# ones. So eager is no crime, if memory allows: from the second epoch on it opens nothing. But you wait for all of it
+# each time you start, and there is a silent cost.
 #
-# **Predict.** Both now mirror images at random. Sample 0 is asked for eight times. How many different images does each
-# return?
+# **Predict.** Both now get a transform that mirrors an image with a chance of one half. We ask each for sample 0 eight
+# times. How many different images does it return?
 
 # %%
 torch.manual_seed(0)
@@ -232,8 +234,8 @@ for kind in (Lazy, Eager):
 #
 # ### Exercise 1: count the reads
 #
-# A folder has 600 images. You take 3 batches of 8 samples in each of two epochs, with no workers. How many files does
-# each dataset open in all?
+# A folder has 600 images. In each of two epochs you take 3 batches of 8 samples and then stop; there are no workers. How
+# many files does each dataset open in all, the first moment included?
 
 # %%
 from bpsutils.exercises.datasets import q1, q2, q3, q4, q5
@@ -246,7 +248,8 @@ q1.check(reads)
 # ### Exercise 2: a dataset of your own
 #
 # Write `Nuclei`. It gets file names, labels, a function `read(name)` that returns an array, and perhaps a transform.
-# Its samples are tuples `(tensor, label)`.
+# Its samples are tuples `(tensor, label)`. The tensor has the shape of the array, so add no channel axis here; the
+# transform, if there is one, gets that tensor.
 
 
 # %%
@@ -265,8 +268,8 @@ q2.check(Nuclei)
 #
 # `ImageDataset` is the hardened version. It is the funnel where images, table and labels from different places meet;
 # its table may come from any CSV. A sample is a dict: with five entries, names are safer than positions, and the case
-# or mouse travels along as `group`. A tuple is what torchvision returns and old code expects. And data without labels
-# ([unsupervised](GLOSSARY.md#unsupervised) methods need none) have samples without labels.
+# or mouse travels along as `group`. A tuple is what torchvision returns and old code expects; `as_tuple=True` gives
+# one. And data without labels ([unsupervised](GLOSSARY.md#unsupervised) methods need none) have samples without labels.
 #
 # Step 2 of the recipe: one class, three instances, for train, validation and test. They differ in their rows, and in
 # whether a transform may use chance. The classes are named once, for all three.
@@ -290,12 +293,14 @@ from bpsutils import widgets
 viewer = widgets.sample_viewer(train, caption=plots.SIMULATED)
 
 # %% [markdown]
-# Hardly ever: crops have the sizes of their nuclei. Until notebook 07 a loader gets them one at a time, or resized.
+# Never: crops have the sizes of their nuclei, and none of the other 196 simulated ones has the size of sample 0. Until
+# notebook 07 we load them one at a time, or resized.
 #
 # ### Exercise 3: the same number everywhere
 #
-# A target transform that finds its classes in the labels at hand goes wrong in a split that lacks one. Write
-# `to_numbers`: a list of class numbers, in the order that `classes` gives. A name that is no class is an error.
+# A target transform that finds its classes in the labels at hand goes wrong in a split that lacks a class. Write
+# `to_numbers`, which returns a list with a number for each label: the position of that label in `classes`. A label that
+# is no class must raise an error; which one is up to you.
 
 
 # %%
@@ -311,7 +316,7 @@ q3.check(to_numbers)
 # What you saw is a [map-style dataset](GLOSSARY.md#map-style-dataset): a map from an index to a sample. An
 # [iterable-style dataset](GLOSSARY.md#iterable-style-dataset) has no indices, only a next sample. `__iter__` decides
 # the order, and how much is read at a time. This one reads the CSV in *chunks* of 64 rows, so a table of any length
-# fits.
+# fits into memory.
 
 
 # %%
@@ -352,13 +357,15 @@ print(sorted(sample["index"] for sample in dealt))
 
 # %% [markdown]
 # Every worker has its own copy of the dataset and walks through all of it: each number comes twice, with no error. A
-# map-style dataset is spared this, for its sampler deals out numbers. A stream must ask which worker it is in
-# (`torch.utils.data.get_worker_info`) and yield its share; `ImageStream` does.
+# map-style dataset is spared this, because one sampler, in the main process, deals out the indices. A stream must ask
+# which worker it is in (`torch.utils.data.get_worker_info`) and yield only its share. `ImageStream` does, in the second
+# line of output.
 #
 # ### Exercise 4: share a stream
 #
-# Write `share`, which yields the part of a stream that belongs to worker number `worker` of `workers`. The stream may
-# have no end.
+# Write `share`, which yields the samples that belong to worker number `worker`, counted from 0, of `workers` in all.
+# Samples are dealt out like cards: the first to worker 0, the second to worker 1, and after the last worker again to
+# worker 0. The stream may have no end.
 
 
 # %%
@@ -372,14 +379,15 @@ q4.check(share)
 # ### A batch size that depends on the data
 #
 # Crops differ in size, so 16 of them are sometimes many pixels and sometimes few, and memory must be there for the
-# most. A stream can form batches itself: it fetches an image, sees how large it is, and closes the batch when a
-# *budget* of pixels is used up. The loader then gets `batch_size=None`.
+# most. A stream can form batches itself: it fetches an image, sees how large it is, and closes the batch before a
+# *budget* of pixels would be exceeded. `batch_size=None` tells the loader to leave such batches as they come.
 #
 # ### Exercise 5: as many as fit
 #
-# Write `batches`, which yields lists of images (tensors of one channel) from a stream, in order. A list holds as many
-# as fit into `budget` pixels; an image that is too large is alone. The figure shows what it will do; the dashed line is
-# the budget.
+# Write `batches`, which yields lists of images (tensors of shape `(1, H, W)`) from a stream, in order. Each list takes
+# images until the next one would bring it above `budget` pixels; an image that is larger than the budget is alone in
+# its list. The figure shows what it will do on the training crops; the dashed line is the budget. (To stack such a list
+# is a matter of its own, for notebook 07.)
 
 # %%
 pixels = (parts["train"]["height"] * parts["train"]["width"]).tolist()
@@ -398,8 +406,8 @@ q5.check(batches)
 # ## Datasets that others wrote
 #
 # torchvision's `ImageFolder` finds labels without a CSV: it takes the name of each subfolder as a class. Our folder has
-# none, so it is copied into two. **Predict.** Four roads now lead to the same files. How many different grey levels
-# does each bring?
+# no subfolders, so we copy its files into two. **Predict.** Four roads now lead to the same files. Does each bring the
+# same grey levels? If not, which one differs, and why?
 
 # %%
 import shutil
@@ -417,14 +425,15 @@ roads = {"map-style": crops, "iterable-style": stream, **folders, "ImageFolder":
 # %%
 for road, dataset in roads.items():
     counts = sum(np.bincount(np.asarray(image).ravel(), minlength=65536) for image, _ in dataset)
-    print(f"{road:15} {np.count_nonzero(counts):7,} different grey levels")
+    white = counts[255] / counts.sum()
+    print(f"{road:15} {np.count_nonzero(counts):7,} different grey levels, {white:.0%} of the pixels are 255")
 firsts = {road: np.asarray(next(iter(dataset))[0]).squeeze() for road, dataset in roads.items()}
 plots.show(plots.same_image(firsts, caption=plots.SIMULATED), "Three equal nuclei; the last is white.")
 
 # %% [markdown]
-# `DatasetFolder` takes your own reader, and agrees. `ImageFolder`'s reader converts to 8-bit RGB, and nearly every
-# pixel is cut to 255. It gives no warning: a model would train on white paper. Note also the class numbers,
-# alphabetical by folder: here Fe is 0, above it was 1.
+# `DatasetFolder` takes your own reader, and agrees. `ImageFolder`'s reader converts to 8-bit RGB, and of the simulated
+# pixels 93 in 100 are cut to 255. It gives no warning: a model would train on white paper. Note also the class numbers
+# (`class_to_idx`), alphabetical by folder: here Fe is 0, above it was 1.
 
 # %% [markdown] tags=["instructor"]
 # > *Show:* torchvision's list of datasets, <https://pytorch.org/vision/stable/datasets.html>; the source of one.
@@ -503,5 +512,6 @@ plots.show(figure, "Twelve digits, white on black.")
 #
 # ## Next
 #
-# You can ask for any sample by number. [[03 DataLoaders](03_dataloaders.ipynb)](03_dataloaders.ipynb) asks for them in batches, and as fast
+# You can ask for any sample by number. [[03 DataLoaders](03_dataloaders.ipynb)](03_dataloaders.ipynb) asks for them
+# in batches, and as fast
 # as the model can take them.

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 03 · DataLoaders
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/03_dataloaders.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/03_dataloaders.ipynb)
 #
 # A dataset hands out one sample at a time. A GPU wants batches, and wants them faster than one process can read files.
 # The DataLoader stands between.
@@ -39,8 +40,20 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Subset, default_collate, random_split
 
-from bpsutils import Config, ImageDataset, load_table, make_loaders, make_model, measure_workers
-from bpsutils import plots, split_table, to_device, to_float, widgets
+from bpsutils import (
+    Config,
+    ImageDataset,
+    ImageError,
+    load_table,
+    make_loaders,
+    make_model,
+    measure_workers,
+    plots,
+    split_table,
+    to_device,
+    to_float,
+    widgets,
+)
 from bpsutils.config import SPLITS
 from bpsutils.exercises.dataloaders import q1, q2, q3, q4
 from bpsutils.transforms import Resize
@@ -161,7 +174,8 @@ q2.check(batches)
 #
 # The notes want batches as large "as we can fit into GPU", and in "multiples of two (8, 16, 32)". *Two corrections.*
 # Memory is only the upper limit: batch size also sets how many steps an epoch has, each a chance to learn, and smaller
-# batches make noisier steps, which can help against overfitting. And 8, 16, 32 are powers of two: a habit, 24 works too.
+# batches make noisier steps, which can help against overfitting. And 8, 16, 32 are powers of two: a habit, 24 works
+# too.
 #
 # **Predict.** 197 training images in batches of 16: how many batches, and how many images in the last? In 28s?
 
@@ -180,7 +194,8 @@ for size in (2, 1):
 
 # %% [markdown]
 # A layer that normalises over the batch cannot do with one image. `drop_last=True` leaves the odd batch out, other
-# images in each epoch if you shuffle. Use it for training where such a layer or a compiled model needs it, and never for
+# images in each epoch if you shuffle. Use it for training where such a layer or a compiled model needs it, and never
+# for
 # validation and test: every image has to be judged. The notes' advice, False unless you have plenty, is sound.
 #
 # A small batch does harm where you keep it, too. A loss is usually the mean over a batch, and many people average these
@@ -235,7 +250,8 @@ slider = widgets.worker_timeline()
 
 # %% [markdown]
 # A simulated schedule, so that you can see the rule; starting a worker costs nothing in it. Three workers bring a batch
-# every 10 ms, as fast as the GPU takes them. Beyond 4 they share the cores: each is slower, and the first batch is late.
+# every 10 ms, as fast as the GPU takes them. Beyond 4 they share the cores: each is slower, and the first batch is
+# late.
 #
 # ### Exercise 4: how many?
 #
@@ -275,11 +291,11 @@ def steps(size):
     return model.head.bias.grad.sum().item()  # .item() waits for a GPU
 
 
-def images_per_second(work):
+def images_per_second(work, *arguments):
     times = []
     for _ in range(3):
         start = perf_counter()
-        work()
+        work(*arguments)
         times.append(perf_counter() - start)
     return len(few) / min(times)  # the best of three: whatever else runs here only slows it
 
@@ -289,8 +305,8 @@ workers = measure_workers(DataLoader(few, batch_size=16), candidates=(0, 1, 2, 4
 steps(16)  # warm up
 rows = []
 for size in (1, 4, 16, 33, 64):
-    loading = images_per_second(lambda: list(DataLoader(few, batch_size=size)))
-    rows.append((size, loading, images_per_second(lambda: steps(size))))
+    loading = images_per_second(list, DataLoader(few, batch_size=size))
+    rows.append((size, loading, images_per_second(steps, size)))
 measured = pd.DataFrame(rows, columns=["batch_size", "loading", "training"])
 plots.show(
     plots.throughput(measured, workers, caption=plots.SIMULATED),
@@ -300,21 +316,23 @@ plots.show(
 # %% [markdown]
 # *Speed differs between machines and from minute to minute, so the figure above is not compared.*
 #
-# Loading costs about the same per image in batches of any size. A training step has a fixed cost, so larger batches pay,
-# up to a point; 33 falls on the curve. If 0 workers win on your machine, these small crops are loaded as fast as they
-# can be sent from one process to another. (PyTorch warns if you ask for more workers than cores; here that is silenced.)
+# Loading costs about the same per image in batches of any size. A training step has a fixed cost, so larger batches
+# pay, up to a point; 33 falls on the curve. If 0 workers win on your machine, these small crops are loaded as fast as
+# they can be sent from one process to another. (PyTorch warns if you ask for more workers than cores; here that is
+# silenced.)
 #
 # **The verdict on the rules.** They contradict each other by a factor of 4 on Colab. The two that count GPUs are wrong
 # about what matters: a GPU loads nothing, cores do, and without a GPU they give 0. (In training on several GPUs each
 # has its own process and its own loader: multiply, and stay below the cores.) Half the cores is a fair **start**. What
 # you need is loading time over training time, as in exercise 4; then measure. The notes would raise the number until it
-# crashes and then halve it: a crash can come after hours, and the best number lies well below it. **Predict.** What else
+# crashes and then halve it: a crash can come after hours, and the best number lies well below it. **Predict.** What
+# else
 # do more workers cost, if not time?
 
 # %%
 training = measured.set_index("batch_size")["training"]
 print("batches of 1 train slower than larger ones:", training[1] < training.drop(1).max())
-pairs = zip(DataLoader(few, 16), DataLoader(few, 16, num_workers=2))
+pairs = zip(DataLoader(few, 16), DataLoader(few, 16, num_workers=2), strict=True)
 same = all(torch.equal(alone["image"], helped["image"]) for alone, helped in pairs)
 print("with 2 workers the same batches in the same order:", same)
 
@@ -353,7 +371,7 @@ paths = [str(half) if row == 5 else path for row, path in enumerate(train["path"
 try:
     dataset = ImageDataset(train.assign(path=paths), Resize(64))
     list(DataLoader(dataset, batch_size=4, num_workers=2))
-except Exception as error:
+except ImageError as error:
     message = str(error)
 plots.show(plots.worker_traceback(message), "A worker's traceback: each line and what it says.")
 

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 04 · Samplers
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/04_samplers.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/04_samplers.ipynb)
 #
 # You will decide which images a model sees, in which order, and how often: with PyTorch's samplers, with one that you
 # write yourself, and with one that prefers what the model finds hard. And you will test whether that helps.
@@ -485,5 +486,6 @@ print("no image on both ranks:", set(sum(ranks[0], [])).isdisjoint(sum(ranks[1],
 #
 # ## Next
 #
-# Samplers choose rows of a table. [[05 Metadata](05_metadata.ipynb)](05_metadata.ipynb) makes that table from a folder of files, in a way
+# Samplers choose rows of a table. [[05 Metadata](05_metadata.ipynb)](05_metadata.ipynb) makes that table from a
+# folder of files, in a way
 # that you can trust.

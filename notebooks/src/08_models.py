@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 08 · Models
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/08_models.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/08_models.ipynb)
 #
 # A model turns an image into one number a class. When you are done, you can write one from layers that you have
 # computed by hand, say what each is for, count its weights, let it take images of any size, and put a network that
@@ -36,8 +37,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bpsutils import Config, Standardise, freeze, load_table, make_model, plots, read_image
-from bpsutils import render, simulate_table, split_table, to_float, widgets
+from bpsutils import (
+    Config,
+    Standardise,
+    freeze,
+    load_table,
+    make_model,
+    plots,
+    read_image,
+    render,
+    simulate_table,
+    split_table,
+    to_float,
+    widgets,
+)
 from bpsutils.exercises.models import q1, q2, q3, q4, q5
 from bpsutils.models import masked_pool
 from bpsutils.transforms import Resize
@@ -74,7 +87,8 @@ print(tuple(Network()(torch.zeros(3, 28, 28)).shape))
 
 # %% [markdown]
 # Axis 0 counts the images, axis 1 the classes. Every layer, and every network, is an `nn.Module`; a network is a module
-# made of modules. You make the parts in `__init__`, join them in `forward`, and call `network(images)`. The numbers that
+# made of modules. You make the parts in `__init__`, join them in `forward`, and call `network(images)`. The numbers
+# that
 # come out are [logits](GLOSSARY.md#logits): one a class, from −∞ to ∞.
 #
 # ## Layer by layer
@@ -104,7 +118,8 @@ def linear(x, weight, bias):
 q1.check(linear)
 
 # %% [markdown]
-# [**`nn.ReLU`**](GLOSSARY.md#relu) sets negative numbers to 0; there are other such functions. What is a *non-linearity* for? Below are two
+# [**`nn.ReLU`**](GLOSSARY.md#relu) sets negative numbers to 0; there are other such functions. What is a
+# *non-linearity* for? Below are two
 # linear layers, 1 → 2 → 1, with set weights. **Predict.** What curve can they draw together? And with a ReLU between?
 
 # %%
@@ -196,7 +211,8 @@ print("141 x 149:", 141 * 149 * 512 + 512 + 512 * 10 + 10)
 #
 # ## Convolution
 #
-# A [convolution](GLOSSARY.md#convolution) slides a small [kernel](GLOSSARY.md#kernel) over the image and takes the same weighted sum
+# A [convolution](GLOSSARY.md#convolution) slides a small [kernel](GLOSSARY.md#kernel) over the image and takes the
+# same weighted sum
 # everywhere. A kernel of *k* on *n* pixels gives *n* − *k* + 1, unless `padding` adds a border; `stride=2` takes every
 # other place and halves the size. **Predict.** An image has an edge in the middle. What does the kernel (−1, 1) answer?
 #
@@ -307,12 +323,14 @@ q4.check(masked_mean)
 # %% [markdown]
 # ## A backbone made elsewhere
 #
-# A [backbone](GLOSSARY.md#backbone) is a network that has learned from other images, often ImageNet's millions. You keep
+# A [backbone](GLOSSARY.md#backbone) is a network that has learned from other images, often ImageNet's millions. You
+# keep
 # its layers, replace its last one, the [head](GLOSSARY.md#head), for ImageNet has 1000 classes and you have 2, and let
 # its first one take grey images. ResNet-18 here starts from **random** weights, so that the cell needs no network;
 # `pretrained=True` fetches ImageNet's. Its adaptive pooling is built in.
 #
-# `trainable` names what is trained; the rest is [frozen](GLOSSARY.md#frozen). **Predict.** `layer4` is one part of seven.
+# `trainable` names what is trained; the rest is [frozen](GLOSSARY.md#frozen). **Predict.** `layer4` is one part of
+# seven.
 # What share of the parameters does it hold?
 
 # %%
@@ -363,7 +381,8 @@ def fit(model, images, labels, epochs, rate, size):
 
 
 # %% [markdown]
-# **Predict** the order of the three. Training is the matter of notebook 09; *trained numbers differ in their last digits
+# **Predict** the order of the three. Training is the matter of notebook 09; *trained numbers differ in their last
+# digits
 # between machines, so the output of the next cell is not compared.*
 
 # %% tags=["nbval-ignore-output"]
@@ -389,14 +408,17 @@ trained = sum(parameter.numel() for parameter in model.parameters() if parameter
 print("frozen, it trains", trained, "of", sum(parameter.numel() for parameter in model.parameters()))
 
 # %% [markdown]
-# With 32 labels, pretrained blocks gave more than these labels could teach from scratch, though only 258 parameters were
-# trained. Whether to unfreeze is not decided here: the shaded ranges of three seeds overlap. Common practice: few labels,
+# With 32 labels, pretrained blocks gave more than these labels could teach from scratch, though only 258 parameters
+# were
+# trained. Whether to unfreeze is not decided here: the shaded ranges of three seeds overlap. Common practice: few
+# labels,
 # freeze; more, unfreeze the last block; many, all, with a small learning rate. Only eight mice stand behind the score,
 # and all nuclei are simulated by one program: that is as kind as pretraining gets.
 #
 # ### Exercise 5: a network for any size
 #
-# Write `SizeFree`: a convolution from `channels` to 8 with kernel 3, a ReLU, adaptive pooling to 1, flatten, and a linear
+# Write `SizeFree`: a convolution from `channels` to 8 with kernel 3, a ReLU, adaptive pooling to 1, flatten, and a
+# linear
 # layer to `n_classes` logits.
 
 
@@ -420,7 +442,8 @@ q5.check(SizeFree)
 # - say what max and average pooling do under a shift, and make a network size-free;
 # - replace a head, take in grey images, freeze and unfreeze.
 #
-# Read [`bpsutils/models.py`](../bpsutils/models.py) now: `SmallCNN` is four strided convolutions with a norm that ignores
+# Read [`bpsutils/models.py`](../bpsutils/models.py) now: `SmallCNN` is four strided convolutions with a norm that
+# ignores
 # padding, `masked_pool` and one linear layer; `Backbone` replaces head and first layer; `freeze` you have used.
 #
 # ## Recall
