@@ -5,10 +5,6 @@ from matplotlib.text import Text
 from bpsutils import plots
 
 COUNTS = {"stem": 60, "blocks.0": 300, "head": 40}
-SCORES = {
-    "one": {"balanced_accuracy": 0.9, "balanced_accuracy_low": 0.8, "balanced_accuracy_high": 1.0},
-    "two": {"balanced_accuracy": 0.6, "balanced_accuracy_low": 0.4, "balanced_accuracy_high": 0.7},
-}
 
 
 def words(figure):
@@ -25,13 +21,6 @@ def test_trained_parts_are_counted_and_darker():
         plots.trained_parts(COUNTS, 4)
 
 
-def test_each_score_has_its_point_its_interval_and_its_number():
-    figure = plots.score_intervals(SCORES, "One is better", caption=plots.SIMULATED)
-    lines = [line.get_xdata() for line in figure.axes[0].get_lines()]
-    assert [0.8, 1.0] in [list(line) for line in lines]
-    assert {"One is better", "0.90", "0.60", "guessing", plots.SIMULATED} <= set(words(figure))
-
-
 def test_padding_of_each_batch_is_counted_and_drawn():
     images = [np.zeros((20, 10, 3), np.uint8), np.zeros((20, 30, 3), np.uint8)]
     figure = plots.padded_patches({"both": images, "alone": images[:1]})
@@ -42,10 +31,7 @@ def test_padding_of_each_batch_is_counted_and_drawn():
     assert row[0, 10].tolist() != [0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    "figure",
-    [plots.trained_parts(COUNTS, 1), plots.score_intervals(SCORES, "t")],
-)
-def test_figures_fit_a_page(figure):
+def test_figures_fit_a_page():
+    figure = plots.trained_parts(COUNTS, 1)
     assert figure.get_figwidth() <= 7.2
     assert figure.axes[0].get_xlabel()

@@ -80,6 +80,8 @@ def test_intervals_name_their_numbers_from_top_to_bottom():
     assert texts["0.60 [0.50, 0.70]"] > texts["0.80 [0.70, 0.90]"]
     places = {label.get_text(): place for label, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
     assert places["a"] == texts["0.60 [0.50, 0.70]"]
+    named = {row: {f"score{key.removeprefix('value')}": v for key, v in ends.items()} for row, ends in rows.items()}
+    assert {text.get_text() for text in plots.intervals(named, "t", name="score").axes[0].texts} == set(texts)
 
 
 def test_control_rates_are_shares_of_each_plate():

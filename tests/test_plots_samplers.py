@@ -61,8 +61,8 @@ def test_rare_images_are_counted_batch_by_batch():
 def test_class_counts_states_the_batches_without_the_rare_class():
     figure = plots.class_counts({"sequential": range(12), "mixed": [9, 0, 1, 10, 2, 3, 11, 4, 5]}, LABELS, 3)
     assert "Batches without Fe: 3 of 4 sequential, else none" in words(figure)
-    assert "sequential\n3 of 12 are Fe\n0 images never" in words(figure)
-    assert "mixed\n3 of 9 are Fe\n3 images never" in words(figure)
+    assert "sequential\n3 of 12 are Fe\n0 left out" in words(figure)
+    assert "mixed\n3 of 9 are Fe\n3 left out" in words(figure)
     heights = [bar.get_height() for bar in figure.axes[1].patches]
     assert heights == [1, 1, 1, 2, 2, 2]  # rare, then the others on top
 

@@ -20,6 +20,7 @@ from bpsutils.bucketing import collate_fn_pad
 from bpsutils.config import Config
 from bpsutils.models import SmallCNN, make_model
 from bpsutils.training import balanced_accuracy, class_weights, load_checkpoint, prepare, schedule, train
+from bpsutils.transforms import HorizontalFlip
 
 
 class Spots(Dataset):
@@ -45,7 +46,7 @@ class Spots(Dataset):
             raise OSError("the disk is gone")
         image = torch.from_numpy(self.images[index].copy())
         if (self.epoch + index) % 2:  # augmentation by epoch, as a real dataset has
-            image = image.flip(-1)
+            image = HorizontalFlip(1.0)(image)
         return {"image": image, "label": int(self.labels[index]), "group": "g", "path": f"{index}.tif", "index": index}
 
 

@@ -36,7 +36,9 @@ def test_the_viewer_says_what_the_dataset_returns(shell, table):
         control.value = 1
         control.value = 2
     said = sentences(captured._outputs)
-    assert said[0] == "dataset[0] of 3: 8 x 9 pixels, label 1 (Fe), group Fe/A6; only another one of this size stacks with it."
+    assert said[0] == (
+        "dataset[0] of 3: 8 x 9 pixels, label 1 (Fe), group Fe/A6; only another one of this size stacks with it."
+    )
     assert said[1] == (
         "dataset[1] of 3: 10 x 9 pixels, label 0 (X-ray), group X-ray/C7; it does not stack with sample 0."
     )

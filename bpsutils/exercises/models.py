@@ -81,9 +81,11 @@ def _test_softmax(softmax: Callable[[torch.Tensor], Any]) -> str | None:
     if not torch.allclose(got, right):
         return f"logits {logits[0].tolist()} become {[round(p, 3) for p in right[0].tolist()]}, yours {got[0].tolist()}"
     large = softmax(torch.tensor([[1000.0, 998.0], [0.0, 1.0]]))
-    if not torch.isfinite(large).all():
+    if not torch.isfinite(large[0]).all():
         return "a logit of 1000 gives inf / inf: subtract each row's largest logit first, which changes no share"
-    if not torch.allclose(large[0], torch.softmax(torch.tensor([1000.0, 998.0]), 0)):
+    if not torch.isfinite(large[1]).all():
+        return "one image's logit of 1000 makes 0 / 0 of another image: subtract each row's own largest logit"
+    if not torch.allclose(large[0], torch.softmax(torch.tensor([1000.0, 998.0]), 0), atol=1e-3):
         return "logits of 1000 and 998 should give what 2 and 0 give"
     return None
 
@@ -108,6 +110,9 @@ q2 = Exercise(
             "def softmax(logits):\n    return logits / logits.sum(dim=1, keepdim=True)", "first take the exponential"
         ),
         "overflow": Misconception(_SOFTMAX.format(inside="logits", total=_TOTAL), "gives inf / inf"),
+        "one largest for all": Misconception(
+            _SOFTMAX.format(inside="logits - logits.max()", total=_TOTAL), "each row's own largest"
+        ),
         "each class alone": Misconception("def softmax(logits):\n    return torch.sigmoid(logits)", "a sigmoid"),
         "one sum for all": Misconception(
             _SOFTMAX.format(inside="logits - logits.max()", total="powers.sum()"), "all values together"
@@ -215,6 +220,16 @@ q4 = Exercise(
 )
 
 
+def _relu_after_pooling(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor | None:
+    """The logits that the network's own layers give with pooling and ReLU in the wrong order."""
+    convolutions = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
+    linears = [module for module in net.modules() if isinstance(module, torch.nn.Linear)]
+    if len(convolutions) != 1 or len(linears) != 1 or linears[0].in_features != convolutions[0].out_channels:
+        return None
+    logits: torch.Tensor = linears[0](torch.relu(convolutions[0](images).mean((2, 3))))
+    return logits
+
+
 def _test_size_free(size_free: Callable[[int, int], Any]) -> str | None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -231,6 +246,7 @@ def _test_size_free(size_free: Callable[[int, int], Any]) -> str | None:
             other = net(images[..., :9, :17])
         except Exception:  # noqa: BLE001 - whatever stops it, it was fine at the first size
             return "images of another size do not pass: what comes before the linear layer still depends on the size"
+        late = _relu_after_pooling(net, images)
         flat = torch.allclose(net(images) + net(-images), 2 * net(torch.zeros_like(images)), atol=1e-5)
     count = sum(parameter.numel() for parameter in net.parameters())
     right = 8 * (2 * 9 + 1) + 3 * (8 + 1)
@@ -242,6 +258,8 @@ def _test_size_free(size_free: Callable[[int, int], Any]) -> str | None:
         return "each row sums to 1, you end in a softmax; return logits, cross-entropy does the rest"
     if flat:
         return "there is no non-linearity: convolution and linear layer together are still one linear function"
+    if late is not None and torch.allclose(got, late, atol=1e-6):
+        return "the ReLU comes after the pooling: it then sees one mean a channel, and not the places that stand out"
     return None if count == right else f"it should have {right} parameters for 2 channels and 3 classes, yours {count}"
 
 
@@ -252,7 +270,7 @@ class SizeFree(torch.nn.Module):
         self.stack = torch.nn.Sequential(
             torch.nn.Conv2d(channels, 8, 3),
             {relu}torch.nn.AdaptiveAvgPool2d(1),
-            torch.nn.Flatten(),
+            {late}torch.nn.Flatten(),
             torch.nn.Linear(8, n_classes),{softmax}
         )
 
@@ -271,7 +289,7 @@ q5 = Exercise(
         "AdaptiveAvgPool2d(1) leaves one number for each of the 8 feature channels, whatever the size.",
         "In __init__: self.stack = torch.nn.Sequential(Conv2d(channels, 8, 3), …); forward returns self.stack(images).",
     ),
-    solution_code=_SIZE_FREE.format(relu=_RELU, softmax=""),
+    solution_code=_SIZE_FREE.format(relu=_RELU, late="", softmax=""),
     why="only the linear layer needs a fixed number of inputs, and adaptive pooling gives it 8.",
     misconceptions={
         "flattened at one size": Misconception(
@@ -297,8 +315,11 @@ q5 = Exercise(
             "PyTorch sees no parameters",
         ),
         "softmax at the end": Misconception(
-            _SIZE_FREE.format(relu=_RELU, softmax=" torch.nn.Softmax(dim=1)"), "you end in a softmax"
+            _SIZE_FREE.format(relu=_RELU, late="", softmax=" torch.nn.Softmax(dim=1)"), "you end in a softmax"
         ),
-        "no ReLU": Misconception(_SIZE_FREE.format(relu="", softmax=""), "there is no non-linearity"),
+        "no ReLU": Misconception(_SIZE_FREE.format(relu="", late="", softmax=""), "there is no non-linearity"),
+        "ReLU too late": Misconception(
+            _SIZE_FREE.format(relu="", late=_RELU, softmax=""), "the ReLU comes after the pooling"
+        ),
     },
 )

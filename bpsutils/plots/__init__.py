@@ -14,7 +14,7 @@ from bpsutils.plots.bucketing import (
     strip_batches,
     waste_bars,
 )
-from bpsutils.plots.capstone import padded_patches, score_intervals, trained_parts
+from bpsutils.plots.capstone import padded_patches, trained_parts
 from bpsutils.plots.dataloaders import (
     Schedule,
     batch_xray,
@@ -150,7 +150,6 @@ __all__ = [
     "sample_figure",
     "scan_counts",
     "schedule",
-    "score_intervals",
     "screen_levels",
     "seeds",
     "shift_tolerance",

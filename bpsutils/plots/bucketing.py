@@ -222,7 +222,7 @@ def pooling_verdicts(verdicts: pd.DataFrame, *, caption: str = "") -> Figure:
             axes.set_xlabel(label)
             axes.set_ylim(len(ways) - 0.5, -0.5)
         left.set_yticks(range(len(ways)), ways)
-        left.set_xlim(-0.5, None)
+        left.set_xlim(-0.5, 115 * max(verdicts["changed"].max(), 0.01))
         right.set_xlim(50, 100)
     return figure
 

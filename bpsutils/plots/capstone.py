@@ -1,4 +1,4 @@
-"""Figures of notebook 11: colour patches in padded batches, what is trained of a network, scores with intervals."""
+"""Figures of notebook 11: colour patches in padded batches, and what is trained of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bpsutils.bucketing import padding_waste
-from bpsutils.plots.look import COLOURS, INK, PALE, QUIET, bare, new_figure, style
+from bpsutils.plots.look import COLOURS, PALE, bare, new_figure, style
 
 
 def padded_patches(batches: Mapping[str, Sequence[np.ndarray]], *, caption: str = "") -> Figure:
@@ -75,38 +75,4 @@ def trained_parts(counts: Mapping[str, int], n: int) -> Figure:
         axes.set(xlabel="part of the network, from the image to the head", ylabel="weights (log scale)")
         keys = [Patch(color=COLOURS[0], label="trained"), Patch(color=PALE, label="frozen")]
         axes.legend(handles=keys, loc="upper left", ncols=2)
-    return figure
-
-
-def score_intervals(
-    scores: Mapping[str, Mapping[str, float]], title: str, *, name: str = "balanced_accuracy", caption: str = ""
-) -> Figure:
-    """Scores of several methods as points, each with its 95 % interval as a line; guessing as a dotted line.
-
-    Args:
-        scores: Of each method, the score and the ends of its interval: ``name``, ``name_low``, ``name_high``.
-        title: What the figure finds.
-        name: Which score, 0.5 of which is guessing.
-        caption: Small text below, such as `SIMULATED`.
-    """
-    with style():
-        figure = new_figure(7.2, 1.35 + 0.32 * len(scores), title, caption)
-        axes = figure.subplots()
-        for row, score in enumerate(scores.values()):
-            axes.plot(
-                [score[f"{name}_low"], score[f"{name}_high"]],
-                [row, row],
-                "-",
-                color=PALE,
-                linewidth=6,
-                solid_capstyle="butt",
-            )
-            axes.plot(score[name], row, "o", color=INK)
-            axes.text(1.02, row, f"{score[name]:.2f}", va="center", fontsize=9)
-        axes.axvline(0.5, color=QUIET, linestyle=":")
-        axes.text(0.505, len(scores) - 0.3, "guessing", color=QUIET, fontsize=8, va="bottom")
-        axes.set_yticks(range(len(scores)), list(scores))
-        axes.set(xlim=(0.4, 1.08), ylim=(len(scores) - 0.25, -0.6))
-        axes.set_xticks(np.arange(0.4, 1.05, 0.1))
-        axes.set_xlabel(f"{name.replace('_', ' ')}, with its 95 % interval by case")
     return figure

@@ -149,15 +149,20 @@ def calibration(curves: Mapping[str, np.ndarray], *, caption: str = "") -> Figur
     return figure
 
 
-def intervals(scores: Mapping[str, Mapping[str, float]], title: str, *, caption: str = "") -> Figure:
-    """Scores with their intervals, one under the other, and guessing as a dotted line.
+def intervals(
+    scores: Mapping[str, Mapping[str, float]], title: str, *, name: str = "value", caption: str = ""
+) -> Figure:
+    """Balanced accuracies with their intervals, one under the other, and guessing as a dotted line.
 
     Args:
-        scores: For each name ``value``, ``value_low`` and ``value_high``, see `bpsutils.evaluation.score_interval`.
+        scores: For each row the score and the ends of its interval, ``<name>``, ``<name>_low`` and ``<name>_high``,
+            see `bpsutils.evaluation.score_interval` and `bpsutils.transfer.probe`.
         title: The finding.
+        name: How the score is called in ``scores``.
         caption: Small text below, such as `SIMULATED`.
     """
-    table = pd.DataFrame(scores).T
+    keys = {name: "value", f"{name}_low": "value_low", f"{name}_high": "value_high"}
+    table = pd.DataFrame(scores).T.rename(columns=keys)
     with style():
         figure = new_figure(7.2, 1.1 + 0.36 * len(table), title, caption)
         axes = figure.subplots()

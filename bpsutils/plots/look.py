@@ -67,7 +67,7 @@ def as_html(figure: Figure, alt: str, sentence: str = "") -> str:
     """A figure as one ``<img>`` that needs no other file, and the sentence under it.
 
     Example:
-        >>> as_html(recipe_diagram(), "Two classes & six objects")[:41]
+        >>> as_html(Figure(), "Two classes & six objects")[:41]
         '<img alt="Two classes &amp; six objects" '
     """
     buffer = io.BytesIO()

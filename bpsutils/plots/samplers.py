@@ -91,7 +91,7 @@ def class_counts(
             axes.bar(np.arange(len(held)), held, 0.85, color=COLOURS[0])
             axes.bar(np.arange(len(held)), sizes - held, 0.85, bottom=held, color=PALE)
             left_out = len(labels) - len(set(orders[name]))
-            axes.set_title(f"{name}\n{held.sum()} of {sizes.sum()} are {rare}\n{left_out} images never", fontsize=9)
+            axes.set_title(f"{name}\n{held.sum()} of {sizes.sum()} are {rare}\n{left_out} left out", fontsize=9)
             axes.set(xlabel="batch", xlim=(-0.7, max(map(len, counts.values())) - 0.3))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panels[0].set_ylabel("images in the batch")

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 01 · Tensors
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/01_tensors.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/01_tensors.ipynb)
 #
 # You will make, inspect and compute with [tensors](GLOSSARY.md#tensor), time them on CPU and GPU, and turn a 16-bit
 # microscope image into numbers for a model without losing any of it on the way.

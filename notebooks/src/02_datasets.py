@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 02 · Datasets
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/02_datasets.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/02_datasets.ipynb)
 #
 # You will write a [dataset](GLOSSARY.md#dataset) for your own files, break it in three ways to learn what each method
 # is for, and read one folder by three roads: map-style, iterable-style, and torchvision's. Then you can tell which road
@@ -174,8 +173,8 @@ except TypeError as error:
 # %% [markdown]
 # A loader stacks tensors, arrays and numbers; it cannot know how you want a picture turned into numbers. The cure is
 # one line, in the dataset or as its transform: `torch.from_numpy(np.asarray(picture).copy())`. The usual advice,
-# `picture.convert("L")`, costs more than an error: notebook 01 showed that it cuts every grey level above 255 down to
-# 255. And note `size`: PIL says width first.
+# `picture.convert("L")`, costs more than an error: notebook 01 showed that it cuts down to 255 whatever is above. And
+# note `size`: PIL says width first.
 #
 # ## Break it: everything in `__init__`
 #
@@ -234,8 +233,8 @@ for kind in (Lazy, Eager):
 #
 # ### Exercise 1: count the reads
 #
-# A folder has 600 images. In each of two epochs you take 3 batches of 8 samples and then stop; there are no workers. How
-# many files does each dataset open in all, the first moment included?
+# A folder has 600 images. In each of two epochs you take 3 batches of 8 samples and then stop; there are no workers.
+# How many files does each dataset open in all, counted from the moment when it is made?
 
 # %%
 from bpsutils.exercises.datasets import q1, q2, q3, q4, q5
@@ -425,8 +424,7 @@ roads = {"map-style": crops, "iterable-style": stream, **folders, "ImageFolder":
 # %%
 for road, dataset in roads.items():
     counts = sum(np.bincount(np.asarray(image).ravel(), minlength=65536) for image, _ in dataset)
-    white = counts[255] / counts.sum()
-    print(f"{road:15} {np.count_nonzero(counts):7,} different grey levels, {white:.0%} of the pixels are 255")
+    print(f"{road:15} {np.count_nonzero(counts):6,} levels, {counts[255] / counts.sum():.0%} at 255")
 firsts = {road: np.asarray(next(iter(dataset))[0]).squeeze() for road, dataset in roads.items()}
 plots.show(plots.same_image(firsts, caption=plots.SIMULATED), "Three equal nuclei; the last is white.")
 
@@ -512,6 +510,5 @@ plots.show(figure, "Twelve digits, white on black.")
 #
 # ## Next
 #
-# You can ask for any sample by number. [[03 DataLoaders](03_dataloaders.ipynb)](03_dataloaders.ipynb) asks for them
-# in batches, and as fast
-# as the model can take them.
+# You can ask for any sample by number. [03 DataLoaders](03_dataloaders.ipynb) asks for them in batches,
+# and as fast as the model can take them.

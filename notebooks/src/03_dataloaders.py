@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 03 · DataLoaders
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/03_dataloaders.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/03_dataloaders.ipynb)
 #
 # A dataset hands out one sample at a time. A GPU wants batches, and wants them faster than one process can read files.
 # The DataLoader stands between.
@@ -40,23 +39,10 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Subset, default_collate, random_split
 
-from bpsutils import (
-    Config,
-    ImageDataset,
-    ImageError,
-    load_table,
-    make_loaders,
-    make_model,
-    measure_workers,
-    plots,
-    split_table,
-    to_device,
-    to_float,
-    widgets,
-)
+from bpsutils import Config, ImageDataset, ImageError, Resize, load_table, make_loaders, make_model
+from bpsutils import measure_workers, plots, split_table, to_device, to_float, widgets
 from bpsutils.config import SPLITS
 from bpsutils.exercises.dataloaders import q1, q2, q3, q4
-from bpsutils.transforms import Resize
 
 # %% [markdown]
 # ## One line makes batches

@@ -82,14 +82,14 @@ for mistake in [*mistakes, lambda: setattr(config, "epochs", 500)]:
         print(type(error).__name__ + ":", str(error).partition(";")[0])
 
 # %% [markdown]
-# The second and the third: with a plain dict, nobody would read `epoch`, and the file would not say what ran.
-# `dataclasses.replace` makes a changed copy. The device is `"auto"`, a GPU if there is one. All fields stand in
-# [`bpsutils/config.py`](../bpsutils/config.py).
+# The second and the third, where nothing refuses them. In a plain dict nobody would read `epoch`, and the run would
+# take the default. After a change, the file would not say what ran. `dataclasses.replace` makes a changed copy. The
+# device is `"auto"`, a GPU if there is one. All fields stand in [`bpsutils/config.py`](../bpsutils/config.py).
 #
 # ## What names and headers say
 #
-# Why [metadata](GLOSSARY.md#metadata)? These 120 slide patches (simulated) have no identifiers, and you want only some
-# of them: one stain, no tiny ones. So you need a table: for each path its stain, its size and its
+# Why [metadata](GLOSSARY.md#metadata)? These 120 slide patches (simulated) have no identifiers but their paths, and you
+# want only some of them: one stain, no tiny ones. So you need a table: for each path its stain, its size and its
 # case, here the patient. Stain and case stand in the name.
 #
 # ### Exercise 1: read a name
@@ -118,7 +118,7 @@ print(f"{height} x {width} px, read from {len(start)} of {path.stat().st_size:,}
 
 # %% [markdown]
 # A thousandth, and nothing was decoded. A TIFF may keep its header at its end, as NASA's do; `read_header` finds it.
-# `build_metadata` does both for a whole folder, and filters.
+# Name and header: `build_metadata` does both for a whole folder, and filters.
 #
 # Neither name nor header says benign or malignant. Where labels are kept apart from images, you need a
 # [labels map](GLOSSARY.md#labels-map) `{case: label}`, and `map` joins it. **Predict.** A case stands twice in the
@@ -145,8 +145,9 @@ plots.show(plots.size_filter(slides, 64, 200), "Height against width; a square m
 # ## A drive that fails at random
 #
 # "Google Drive I/O is buggy", say the notes, "needs some retrying". A [mount](GLOSSARY.md#mount) of a big folder
-# answers some requests with errno 5, and the same request a moment later with success. `flaky_mount` does that to any
-# folder, by a seed. Here is such a drive with our 600 simulated nuclei, a folder for each plate.
+# answers some requests with errno 5 (input/output error), and the same request a moment later with success.
+# `flaky_mount` does that to any folder, by a seed. Here is such a drive with our 600 simulated nuclei, a folder for
+# each plate.
 #
 # **Predict.** One request in twenty fails. `listed` and `walked` ask for the same folders. What does each do?
 
@@ -173,7 +174,7 @@ for scan in (listed, walked):
         print(f"{scan.__name__} stopped: {type(error).__name__} {error.errno}, {error.strerror}")
 
 # %% [markdown]
-# The one that stops is the better one. `os.walk` (and `glob`) pass over a folder that they cannot read: plates are
+# The one that stops is the better one. `os.walk` (and `glob.glob`) pass over a folder that they cannot read: plates are
 # missing, without an error or a warning, and a plate here is a whole condition. So try again:
 
 
@@ -235,15 +236,15 @@ for scan in (shaky, broken, gone):
 
 # %% [markdown]
 # Errno 107, "Transport endpoint is not connected", is not cured by patience: mount the drive again, in Colab by
-# `drive.mount("/content/drive", force_remount=True)`. And never train from a mount; copy one archive to the local
-# disk.
+# `drive.mount("/content/drive", force_remount=True)`. And never train from a mount: each image would be
+# a slow request that can fail. Copy one archive to the local disk and unpack it there.
 #
 # ## An index that is always right
 #
 # Reading 77,177 headers from a drive takes long, so you keep what you read, in an index. The
 # notes rebuild it each time, and set `force_rebuild_metadata_full` to false only if nothing at all has changed, "even
-# new images added to folder". That is a promise you will break. Below, six images are cropped anew under their old
-# names. **Predict.** A cache goes by the path. How many of its sizes are wrong?
+# new images added to folder". That is a promise you will break. Below, some images are cropped anew under their old
+# names. **Predict.** A cache goes by the path. Which of these changes does it notice?
 
 # %%
 INDEX, META = WORK / "index.parquet", BPS / "meta.csv"
@@ -270,8 +271,9 @@ def to_read(files, index):
 q3.check(to_read)
 
 # %% [markdown]
-# `update_index` in [`bpsutils/index.py`](../bpsutils/index.py) is this rule and a file. It keeps only what the images
-# themselves say. Names, `meta.csv`, labels and filters are applied afresh, so changing *them* never needs a rebuild.
+# The cache noticed none of the six. `update_index` in [`bpsutils/index.py`](../bpsutils/index.py) is this rule and a
+# file. It keeps only what the images themselves say. Names, `meta.csv`, labels and filters are applied afresh, so
+# changing *them* never needs a rebuild.
 #
 # **Predict.** Each opening of a file now takes 2 ms longer, as over a network. How many headers does each of three
 # updates read: after the six changes, after no change, and forced? *Times differ from machine to machine, so this
@@ -368,7 +370,8 @@ q4.check(on_several)
 # | from this structure you can conclude | you cannot conclude |
 # |---|---|
 # | whether images of these plates can be told apart, also in new mice | that radiation does it, and not the plate |
-# | how much mice of one branch differ on one plate | how good the score would be on another plate |
+# | how much the wells of one branch differ on one plate | whether the mouse does it, or the place of its well |
+# | | how good the score would be on another plate |
 # | | how Fe differs from X-ray in one mouse: none got both |
 #
 # No split mends that, only more plates do. (Notebook 10 measures how far a plate's brightness alone gets.) What a
@@ -428,9 +431,10 @@ for effect, table in scores.items():
 plots.show(plots.inflation(scores, caption=plots.SIMULATED), "Scores and inflation by mouse_effect.")
 
 # %% [markdown]
-# With mice all alike nothing useful leaks, and the interval includes 0. With mice that differ, the honest score falls,
-# because new mice are harder. The leaking score even *rises*: each mouse got one particle only, so to recognise the
-# mouse is to know the answer. The worse the classifier is for the next mouse, the better this split says it is.
+# With mice all alike nothing useful leaks, and the interval includes 0. At 1, as in the course's sample, the inflation
+# is 0.04 ± 0.03, at 2 it is 0.14 ± 0.03. With mice that differ, the honest score falls, because new mice are harder.
+# The leaking score even *rises*: each mouse got one particle only, so to recognise the mouse is to know the answer. The
+# worse the classifier is for the next mouse, the better this split says it is.
 #
 # **Predict.** On the left you see nuclei of four mice in two of their six numbers. Move `mouse_effect`: which mouse
 # becomes easy to recognise? On the right, which kind of split scatters more, and why?
@@ -447,11 +451,12 @@ control = widgets.leakage(numbers, scores, caption=plots.SIMULATED)
 # > *Minutes:* 11
 
 # %% [markdown]
-# By mouse the scores scatter more, for they hang on four mice, not on a hundred nuclei. That is the honest
-# uncertainty, which a split at random hides. Each ± is a 95 % interval over 30 splits of *these* 16 simulated mice; it
-# does not cover other mice, and it is rather too narrow, for the splits share nuclei. How large the inflation is in the
-# real set, nobody knows. A split by mouse costs nothing, so nobody needs to bet on it. Notebook 10 repeats the pair
-# with a network.
+# At 2, mouse Fe/A8 stands apart: its background is brighter than nearly all others'. A forest that has seen some of its
+# nuclei knows the rest by that, and by that says Fe. By mouse the scores scatter more, for they hang on four mice, not
+# on a hundred nuclei. That is the honest uncertainty, which a split at random hides. Each ± is a 95 % interval over 30
+# splits of *these* 16 simulated mice; it does not cover other mice, and it is rather too narrow, for the splits share
+# nuclei. How large the inflation is in the real set, these simulations cannot say. A split by mouse needs no further
+# image, so nobody has to bet on it. Notebook 10 repeats the pair with a network.
 #
 # ## Before any model: look
 #

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 06 · Transforms
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/06_transforms.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/06_transforms.ipynb)
 #
 # You will write [transforms](GLOSSARY.md#transform) and a test for them, meet every trap that 16-bit images walk into,
 # measure a data set's own mean and std, and find out how far an [augmentation](GLOSSARY.md#augmentation) may go before
@@ -459,6 +458,5 @@ print("A batch is faster than one by one:", ms["batch, CPU"] < ms["one by one, C
 #
 # ## Next
 #
-# Every image is now right, and of its own size. [[07 Bucketing](07_bucketing.ipynb)](07_bucketing.ipynb) puts images
-# of different sizes
-# into one batch.
+# Every image is now right, and of its own size. [07 Bucketing](07_bucketing.ipynb) puts images of
+# different sizes into one batch.

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # 08 · Models
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/08_models.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/08_models.ipynb)
 #
 # A model turns an image into one number a class. When you are done, you can write one from layers that you have
 # computed by hand, say what each is for, count its weights, let it take images of any size, and put a network that
@@ -37,23 +36,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bpsutils import (
-    Config,
-    Standardise,
-    freeze,
-    load_table,
-    make_model,
-    plots,
-    read_image,
-    render,
-    simulate_table,
-    split_table,
-    to_float,
-    widgets,
-)
+from bpsutils import Config, Resize, Standardise, freeze, load_table, make_model, plots
+from bpsutils import read_image, render, simulate_table, split_table, to_float, widgets
 from bpsutils.exercises.models import q1, q2, q3, q4, q5
 from bpsutils.models import masked_pool
-from bpsutils.transforms import Resize
 
 # %% [markdown]
 # ## A network, whole
@@ -88,8 +74,7 @@ print(tuple(Network()(torch.zeros(3, 28, 28)).shape))
 # %% [markdown]
 # Axis 0 counts the images, axis 1 the classes. Every layer, and every network, is an `nn.Module`; a network is a module
 # made of modules. You make the parts in `__init__`, join them in `forward`, and call `network(images)`. The numbers
-# that
-# come out are [logits](GLOSSARY.md#logits): one a class, from −∞ to ∞.
+# that come out are [logits](GLOSSARY.md#logits): one a class, from −∞ to ∞.
 #
 # ## Layer by layer
 #
@@ -134,7 +119,7 @@ plots.show(plots.bend(*curves), "A straight line without the ReLU, and a line wi
 
 # %% [markdown]
 # A weighted sum of weighted sums is a weighted sum: a hundred linear layers in a row are one. With a ReLU after each,
-# every unit adds a bend, and enough bends follow any curve.
+# every unit adds a bend, and enough bends come close to any curve.
 #
 # **`nn.Softmax`** turns logits into probabilities: from 0 to 1, summing to 1 along `dim`. The notes ask whether that is
 # "normalizing results in batches". **Predict.** Which `dim` would do that, and what would become of an image?
@@ -160,12 +145,14 @@ print(f"from logits:        {F.cross_entropy(sure, label):.4f}")
 print(f"from probabilities: {F.cross_entropy(sure.softmax(dim=1), label):.4f}")
 
 # %% [markdown]
-# Nothing complains, but the loss can never fall below 0.31, and training is slow. So a network ends in logits, and
-# softmax comes afterwards, when you want to read probabilities: never before cross-entropy.
+# Nothing complains, but with two classes the loss can never fall below 0.31, however right and sure the network is.
+# So a network ends in logits, and softmax comes afterwards, when you want to read probabilities: never before
+# cross-entropy.
 #
 # ### Exercise 2: softmax
 #
-# Write `softmax` for logits `(images, classes)`: the exponential of each logit, divided by the sum over its image.
+# Write `softmax` for logits `(images, classes)`: the exponential of each logit, divided by the sum over its
+# image. It should also work for a logit of 1000.
 
 
 # %%
@@ -212,12 +199,12 @@ print("141 x 149:", 141 * 149 * 512 + 512 + 512 * 10 + 10)
 # ## Convolution
 #
 # A [convolution](GLOSSARY.md#convolution) slides a small [kernel](GLOSSARY.md#kernel) over the image and takes the
-# same weighted sum
-# everywhere. A kernel of *k* on *n* pixels gives *n* − *k* + 1, unless `padding` adds a border; `stride=2` takes every
-# other place and halves the size. **Predict.** An image has an edge in the middle. What does the kernel (−1, 1) answer?
+# same weighted sum everywhere. A kernel of *k* pixels on *n* pixels gives *n* − *k* + 1 sums, unless `padding` adds a
+# border; `stride=2` takes every other place and halves the size. **Predict.** An image has an edge in the middle. What
+# does the kernel (−1, 1) answer?
 #
-# The second kernel is one for spots: the mean of 3 × 3 pixels less the mean of the ring around. Training finds such
-# kernels by itself. **Predict.** Where is its [feature map](GLOSSARY.md#feature-map) of a **simulated** nucleus bright?
+# The second kernel, 9 × 9, takes the mean of the 3 × 3 pixels in its middle less the mean of the 72 pixels around
+# them. **Predict.** Where is its [feature map](GLOSSARY.md#feature-map) of a **simulated** nucleus bright?
 
 # %%
 edge = torch.tensor([[0.0, 0, 5, 5], [0, 0, 5, 5], [0, 0, 5, 5]])[None, None]
@@ -237,11 +224,13 @@ figure = plots.convolution_figure(crop, kernel.numpy(), answer.numpy(), caption=
 plots.show(figure, "A nucleus with foci, a kernel with a positive centre, a map bright at foci only.")
 
 # %% [markdown]
-# The pale frame is made by `padding`: zeros beside grey levels look like an edge.
+# Where a middle outshines its surroundings the answer is large: at the foci. Nobody has to invent such kernels:
+# training finds them. The faint frame is made by `padding`: zeros beside grey levels look like an edge.
 #
 # ### Exercise 3: count a convolution
 #
-# Each output channel has a square kernel for every input channel, and a bias if `bias`. How many parameters is that?
+# Each output channel has a square kernel, `kernel` pixels wide, for every input channel, and one bias if `bias` is
+# True. How many parameters is that?
 
 
 # %%
@@ -269,6 +258,7 @@ slider = widgets.pooling()
 # instead of 0.25.
 #
 # **Predict.** Twenty simulated nuclei are shifted by 1 to 4 px. Whose map changes less, that of max or of average?
+# (The change is the size of the difference, `norm()`, as a share of the size of the map that stood still.)
 
 # %%
 ways = {"no pooling": lambda x: x, "max pooling": nn.MaxPool2d(4), "average pooling": nn.AvgPool2d(4)}
@@ -283,8 +273,9 @@ figure = plots.shift_tolerance(changes, caption=plots.SIMULATED)
 plots.show(figure, "Change against shift: average pooling lowest, max pooling close to no pooling.")
 
 # %% [markdown]
-# On these images average pooling tolerates a shift better, and max pooling hardly better than none. So choose max
-# pooling because it keeps few bright foci visible, and do not expect it to undo shifts.
+# On these twenty simulated nuclei, of five mice, average pooling tolerates a shift better, and max pooling only a
+# little better than none. So choose max pooling because it keeps few bright foci visible, and do not expect it to undo
+# shifts.
 #
 # ## Any size: adaptive pooling
 #
@@ -310,7 +301,8 @@ print("masked mean and maximum:", masked_pool(padded, mask).tolist())
 #
 # ### Exercise 4: a mean that ignores padding
 #
-# Write its first half. `features` are `(B, C, H, W)`, the mask `(B, 1, H, W)` is 1 where a pixel is real, 0 on padding.
+# Write its first half. `features` are `(B, C, H, W)`, the mask `(B, 1, H, W)` is 1 where a pixel is real, 0 on padding,
+# where the features may be anything. The means have the shape `(B, C)`.
 
 
 # %%
@@ -324,14 +316,12 @@ q4.check(masked_mean)
 # ## A backbone made elsewhere
 #
 # A [backbone](GLOSSARY.md#backbone) is a network that has learned from other images, often ImageNet's millions. You
-# keep
-# its layers, replace its last one, the [head](GLOSSARY.md#head), for ImageNet has 1000 classes and you have 2, and let
-# its first one take grey images. ResNet-18 here starts from **random** weights, so that the cell needs no network;
+# keep its layers, replace its last one, the [head](GLOSSARY.md#head), for ImageNet has 1000 classes and you have 2,
+# and let its first one take grey images. ResNet-18 here starts from **random** weights, so that the cell needs no download;
 # `pretrained=True` fetches ImageNet's. Its adaptive pooling is built in.
 #
 # `trainable` names what is trained; the rest is [frozen](GLOSSARY.md#frozen). **Predict.** `layer4` is one part of
-# seven.
-# What share of the parameters does it hold?
+# seven. What share of the parameters does it hold?
 
 # %%
 backbone = make_model(Config(model="resnet18", pretrained=False, trainable=("layer4",)))
@@ -381,9 +371,9 @@ def fit(model, images, labels, epochs, rate, size):
 
 
 # %% [markdown]
-# **Predict** the order of the three. Training is the matter of notebook 09; *trained numbers differ in their last
-# digits
-# between machines, so the output of the next cell is not compared.*
+# **Predict** the order of the three. They are judged by balanced accuracy on nuclei of eight other mice. A frozen run
+# trains a head alone, which bears a ten times larger learning rate. Training is the matter of notebook 09; *trained
+# numbers differ in their last digits between machines, so the output of the next cell is not compared.*
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -408,18 +398,16 @@ trained = sum(parameter.numel() for parameter in model.parameters() if parameter
 print("frozen, it trains", trained, "of", sum(parameter.numel() for parameter in model.parameters()))
 
 # %% [markdown]
-# With 32 labels, pretrained blocks gave more than these labels could teach from scratch, though only 258 parameters
-# were
-# trained. Whether to unfreeze is not decided here: the shaded ranges of three seeds overlap. Common practice: few
-# labels,
-# freeze; more, unfreeze the last block; many, all, with a small learning rate. Only eight mice stand behind the score,
-# and all nuclei are simulated by one program: that is as kind as pretraining gets.
+# With 32 labels and twelve epochs, pretrained blocks gave more than these labels could teach from scratch, though only
+# 258 parameters were trained; given more epochs, random weights may come closer. Whether to unfreeze is not decided
+# here: the shaded ranges, from the lowest to the highest of three seeds, overlap. Common practice: few labels, freeze;
+# more, unfreeze the last block; many, all, with a small learning rate. Only eight mice stand behind the score, and all
+# nuclei are simulated by one program: that is as kind as pretraining gets.
 #
 # ### Exercise 5: a network for any size
 #
-# Write `SizeFree`: a convolution from `channels` to 8 with kernel 3, a ReLU, adaptive pooling to 1, flatten, and a
-# linear
-# layer to `n_classes` logits.
+# Write `SizeFree`: a convolution from `channels` to 8 with kernel 3, a ReLU, adaptive average pooling to 1,
+# flatten, and a linear layer to `n_classes` logits.
 
 
 # %%
@@ -443,8 +431,7 @@ q5.check(SizeFree)
 # - replace a head, take in grey images, freeze and unfreeze.
 #
 # Read [`bpsutils/models.py`](../bpsutils/models.py) now: `SmallCNN` is four strided convolutions with a norm that
-# ignores
-# padding, `masked_pool` and one linear layer; `Backbone` replaces head and first layer; `freeze` you have used.
+# ignores padding, `masked_pool` and one linear layer; `Backbone` replaces head and first layer; `freeze` you have used.
 #
 # ## Recall
 #
@@ -458,7 +445,7 @@ q5.check(SizeFree)
 # Images compete with each other. An image's prediction would change with its batch-mates.
 #
 # </details>
-# <details><summary>Your loss sticks at 0.31. Where do you look first?</summary>
+# <details><summary>Your loss of two classes sticks at 0.31. Where do you look first?</summary>
 #
 # For a softmax at the end of the network: cross-entropy has its own.
 #

@@ -176,7 +176,8 @@ q2.check(normalise)
 # In [transfer learning](GLOSSARY.md#transfer-learning) you start from weights that were trained for another task.
 # Twelve cases cannot teach a network what an edge is; photographs have. `pretrained_backbone` takes EfficientNet-lite0
 # from two Python packages, or downloads torchvision's EfficientNet-B0, and stops if it can get neither. It replaces
-# the [head](GLOSSARY.md#head): 1,000 classes of photographs out, our two in.
+# the [head](GLOSSARY.md#head): 1,000 classes of photographs out, our two in. The numbers below are lite0's. If the next
+# cell prints `efficientnet_b0`, yours differ, and ImageNet's constants are the right ones for it.
 
 # %%
 from bpsutils.transfer import parts, pretrained_backbone
@@ -251,8 +252,8 @@ tried |= {"ImageNet's constants": features(network, [imagenet], alone)}
 tried |= {"the weights' constants": found, "the same, padded": padded}
 tried |= {"the same, resized to 64 px": features(network, [Resize(64), own], alone)}
 scores = {name: probe(x, table["label"], table["case"])[1] for name, x in tried.items()}
-title = "Pretrained features beat random ones; the constants make little difference"
-figure = plots.score_intervals(scores, title, caption=plots.SIMULATED)
+title = "Pretrained features score above random ones; the constants hardly matter"
+figure = plots.intervals(scores, title, name="balanced_accuracy", caption=plots.SIMULATED)
 plots.show(figure, "Scores of seven probes with intervals; the five pretrained ones are highest.")
 
 # %%
@@ -313,7 +314,8 @@ rows = ImageDataset(table, Compose([ToRGB(), Resize(64), own]), config.target, g
 whole = collate_fn_pad(list(rows))  # small enough to load once
 depths = {"the head": 1, "the last four parts": 4, "everything": len(parts(network.net))}
 tuned = {name: finetune(whole, n, epochs=2) for name, n in depths.items()}
-figure = plots.score_intervals(tuned, "The more is unfrozen, the worse", caption=plots.SIMULATED)
+title = "Everything unfrozen scores lowest, the head alone highest"
+figure = plots.intervals(tuned, title, name="balanced_accuracy", caption=plots.SIMULATED)
 plots.show(figure, "The score after training the head, four parts, or everything: it falls.")
 
 # %%
@@ -322,7 +324,8 @@ print("the head alone above 0.75:", trained["the head"] > 0.75)
 print("everything unfrozen is better than the head:", trained["everything"] > trained["the head"])
 
 # %% [markdown]
-# With the pretrained weights frozen, 2,562 numbers are learned. With everything unfrozen, millions move at once; it
+# Head and four parts differ by no more than their intervals; everything unfrozen stays clearly behind the head. With
+# the pretrained weights frozen, 2,562 numbers are learned. With everything unfrozen, millions move at once; it
 # seems that training loses more of what the photographs taught than the patches give back. That holds for 32 simulated
 # patches and one [learning rate](GLOSSARY.md#learning-rate). With thousands of images, and smaller steps for the
 # pretrained parts, unfreezing may well win. So: start with the head, unfreeze from the end, and keep what helps on
@@ -358,9 +361,10 @@ print("everything unfrozen is better than the head:", trained["everything"] > tr
 # %% [markdown]
 # ## Bring your own folder
 #
-# Two folders of images, one for each class: [TIFF](GLOSSARY.md#tiff) or PNG, grey or colour, 8 or 16 bits. JPEG and
-# the like are copied to PNG first. The next cell makes two such folders from the patches, somewhere temporary. To use
-# yours, put in two paths. (In Colab: upload a zip, unpack it, and never train from Drive.)
+# Two folders of images, one for each class: [TIFF](GLOSSARY.md#tiff) or PNG, grey or colour, 8 or 16 bits. JPEG and the
+# like are copied to PNG for you, which brings back nothing of what they have lost. The next cell makes two such folders
+# from the patches, somewhere temporary. To use yours, put in two paths. (In Colab: upload a zip, unpack it, and never
+# train from Drive.)
 #
 # `group` finds in a file name what belongs together, a patient, a slide, a dish. With `None` each file stands by
 # itself, and if that is not so, your score is too good.
