@@ -317,8 +317,8 @@ q4.check(masked_mean)
 #
 # A [backbone](GLOSSARY.md#backbone) is a network that has learned from other images, often ImageNet's millions. You
 # keep its layers, replace its last one, the [head](GLOSSARY.md#head), for ImageNet has 1000 classes and you have 2,
-# and let its first one take grey images. ResNet-18 here starts from **random** weights, so that the cell needs no download;
-# `pretrained=True` fetches ImageNet's. Its adaptive pooling is built in.
+# and let its first one take grey images. ResNet-18 here starts from **random** weights, so that the cell needs no
+# download; `pretrained=True` fetches ImageNet's. Its adaptive pooling is built in.
 #
 # `trainable` names what is trained; the rest is [frozen](GLOSSARY.md#frozen). **Predict.** `layer4` is one part of
 # seven. What share of the parameters does it hold?
