@@ -63,7 +63,7 @@ def test_the_timeline_names_workers_batches_and_the_wait():
 
 def test_too_many_workers_finds_the_best_number_of_each_machine():
     said = words(plots.too_many_workers())
-    assert "Beyond 2 or 3 workers only the memory grows" in said
+    assert "More than 2 or 3 workers save no time and take memory" in said
     assert {"2 cores, best with 2", "4 cores, best with 3"} <= set(said)
 
 
@@ -78,7 +78,7 @@ def test_the_xray_counts_where_the_image_changes():
     batch = np.stack([image] * 4)
     stages = {"read": image, "collate": batch, "pin": batch, "device": batch / np.float32(65535)}
     said = words(plots.batch_xray([7, 1, 2, 3], stages))
-    assert "Image 7 passes 5 stations and is changed at 2 of them" in said
+    assert "Image 7 passes 5 stations; its pixels change at 1 of them" in said
     assert {"1  sampler", "3  collate", "7", "uint16, 8 × 8\n0 to 63", "uint16, 4 × 8 × 8\n0 to 63"} <= set(said)
 
 

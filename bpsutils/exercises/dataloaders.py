@@ -30,7 +30,8 @@ def _test_collate(collate: Callable[[list[dict[str, Any]]], Any]) -> str | None:
     if not isinstance(got["labels"], torch.Tensor):
         return f"'labels' should be a tensor, not a {type(got['labels']).__name__}: the loss computes with them"
     if got["labels"].tolist() != [1, 0, 1] or got["labels"].dtype != torch.int64:
-        return f"'labels' should be 1, 0, 1 as whole numbers (int64), yours are {got['labels'].tolist()}"
+        found = f"{got['labels'].tolist()} ({got['labels'].dtype})"
+        return f"'labels' should be 1, 0, 1 as whole numbers (int64), yours are {found}"
     if list(got["paths"]) != ["0.tif", "1.tif", "2.tif"]:
         return f"'paths' should be the three names in order, yours is {got['paths']!r}"
     return None
@@ -213,6 +214,8 @@ def _test_workers_needed(workers_needed: Callable[[float, float, int], Any]) -> 
         return "loading 30 ms, training 10 ms: 3 workers already bring a batch every 10 ms; 4 are one too many"
     if got[30, 10, 8] == 1 and got[8, 10, 4] == 2:
         return "upside down: the longer loading takes, the more workers are needed"
+    if got[30, 10, 8] == 3 and got[8, 10, 4] == 0:
+        return "with 0 workers the GPU waits while each batch is loaded, however fast that is: at least 1"
     for (load, train, cores), workers in right.items():
         if got[load, train, cores] != workers:
             found = got[load, train, cores]

@@ -17,8 +17,10 @@ def _test_window(window: Callable[..., Any]) -> str | None:
     if not callable(transform):
         return "an object of your class cannot be called like a function: write __call__"
     got = transform(image)
-    if not isinstance(got, torch.Tensor) or got.shape != image.shape:
-        return f"return a tensor of the image's shape, not {getattr(got, 'shape', type(got).__name__)}"
+    if not isinstance(got, torch.Tensor):
+        return f"return a tensor, not {type(got).__name__}"
+    if got.shape != image.shape:
+        return f"return a tensor of the image's shape {tuple(image.shape)}, yours is {tuple(got.shape)}"
     if image.tolist() != [[[100, 500, 1000], [1500, 2500, 65535]]]:
         return "the image that went in has changed; make a new one"
     levels, values = torch.tensor(image.tolist(), dtype=torch.float64), got.double()
@@ -288,7 +290,7 @@ q4 = Exercise(
     name="q4",
     answer="mean_std",
     test=_test_mean_std,
-    right="every pixel counts once, whatever the size of its image, and no more than one image is in memory",
+    right="every pixel counts once, whatever the size of its image; with running sums, one image in memory is enough",
     hints=(
         "Images differ in size, so means of means are wrong. Which three sums do you need?",
         "Count pixels, sum levels, sum squared levels, image by image. uint16 cannot be squared: convert first.",

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,10 @@ def batch_xray(indices: Sequence[int], stages: Mapping[str, np.ndarray], *, capt
             ``(B, H, W)`` whose first image is framed.
         caption: Small text below, such as `SIMULATED`.
     """
-    changed = sum(not np.array_equal(a, b) for a, b in zip(stages.values(), list(stages.values())[1:], strict=False))
+    followed = [pixels if pixels.ndim == 2 else pixels[0] for pixels in stages.values()]
+    changed = sum(not np.array_equal(a, b) for a, b in pairwise(followed))
     with style():
-        title = f"Image {indices[0]} passes {len(stages) + 1} stations and is changed at {changed} of them"
+        title = f"Image {indices[0]} passes {len(stages) + 1} stations; its pixels change at {changed} of them"
         figure = new_figure(7.2, 5.9, title, caption)
         figure.set_layout_engine("none")
         # places by hand: a layout that makes room for text differs between versions of matplotlib
@@ -231,7 +233,7 @@ def too_many_workers(most: int = 16, cores: Sequence[int] = (2, 4, 8), batch_mb:
     memory = counts * 2 * batch_mb / 1000
     with style():
         few = " or ".join(map(str, sorted(set(best.values()))))
-        figure = new_figure(7.2, 3.2, f"Beyond {few} workers only the memory grows", "A simulated schedule.")
+        figure = new_figure(7.2, 3.2, f"More than {few} workers save no time and take memory", "A simulated schedule.")
         left, right = figure.subplots(1, 2)
         for number in cores:
             left.plot(counts, times[number], label=f"{number} cores, best with {best[number]}")

@@ -49,7 +49,8 @@ from bpsutils.exercises.dataloaders import q1, q2, q3, q4
 #
 # The road has four steps: you write a [Dataset](GLOSSARY.md#dataset) (notebook 02), give it a transform, here one that
 # makes every image 64 × 64, wrap a [DataLoader](GLOSSARY.md#dataloader) around it, and iterate. The images are
-# **simulated** nuclei. **Predict.** Which of the five entries of a batch are tensors?
+# **simulated** nuclei. **Predict.** A sample has an image, its label, its index, its path and its group (the
+# mouse). Which of these five are tensors in a batch?
 
 # %%
 config = Config(out_dir="runs/loaders", resize=64)
@@ -88,7 +89,7 @@ for name, value in batch.items():
 # **Station 5** copies the batch into [pinned memory](GLOSSARY.md#pinned-memory), if there is CUDA. **Station 6** is the
 # device. The pixels travel as `uint16`, half the bytes of `float32`, and become floats there.
 #
-# **Predict.** At how many of the six stations does something happen to the image itself?
+# **Predict.** At how many of the six stations do the image's own pixels change?
 
 # %%
 sampler = RandomSampler(images, generator=torch.Generator().manual_seed(0))
@@ -110,7 +111,8 @@ plots.show(
 )
 
 # %% [markdown]
-# The transform changed its size, collate put it beside others, the device scaled its levels; the rest only moved it.
+# The transform made other pixels of it, 64 × 64, and the device scaled its levels. Collate only put it beside others,
+# and pinning only copied it.
 #
 # ### Exercise 1: collate
 #
@@ -242,7 +244,7 @@ slider = widgets.worker_timeline()
 # ### Exercise 4: how many?
 #
 # From the milliseconds that one batch takes to load and to train on, and the number of cores: the fewest workers that
-# keep the GPU busy. More than the cores never help.
+# keep the GPU busy, a whole number from 1 to the number of cores. More than the cores never help.
 
 
 # %%
@@ -303,17 +305,17 @@ plots.show(
 # *Speed differs between machines and from minute to minute, so the figure above is not compared.*
 #
 # Loading costs about the same per image in batches of any size. A training step has a fixed cost, so larger batches
-# pay, up to a point; 33 falls on the curve. If 0 workers win on your machine, these small crops are loaded as fast as
-# they can be sent from one process to another. (PyTorch warns if you ask for more workers than cores; here that is
-# silenced.)
+# pay, up to a point; 33 lies among its neighbours, give or take what changes from run to run. The bars count loading
+# alone, with no training beside it. If 0 workers win on your machine, these small crops are loaded as fast as they can
+# be sent from one process to another. (PyTorch warns if you ask for more workers than cores; here that is silenced.)
 #
 # **The verdict on the rules.** They contradict each other by a factor of 4 on Colab. The two that count GPUs are wrong
 # about what matters: a GPU loads nothing, cores do, and without a GPU they give 0. (In training on several GPUs each
-# has its own process and its own loader: multiply, and stay below the cores.) Half the cores is a fair **start**. What
-# you need is loading time over training time, as in exercise 4; then measure. The notes would raise the number until it
+# has its own process and its own loader: multiply, and stay below the cores.) Half the cores is a fair **start** and
+# no more: with 2 cores it means one worker, and your own bar says whether that beats none. What you need is loading
+# time over training time, as in exercise 4; then measure. The notes would raise the number until it
 # crashes and then halve it: a crash can come after hours, and the best number lies well below it. **Predict.** What
-# else
-# do more workers cost, if not time?
+# else do more workers cost, besides time?
 
 # %%
 training = measured.set_index("batch_size")["training"]
@@ -427,7 +429,8 @@ print({split: tuple(next(iter(loader))["images"].shape) for split, loader in har
 # It is easier to read and to use: `loaders["val"]` instead of three names, and a loop can go over it. Written out one
 # by one it would repeat every argument three times (the notes' *con*), and someday only two of them get changed; the
 # loop says what is common once, and names the difference. `make_loaders` is the hardened version: it puts images of
-# similar size together, pads them, augments only training, and seeds what is drawn. Read it, with `measure_workers`, in
+# similar size together, pads them, augments only training, and seeds what is drawn. (Its batches
+# come in an order of their own, here the odd one of 2 images first.) Read it, with `measure_workers`, in
 # [`bpsutils/loaders.py`](../bpsutils/loaders.py): you know its arguments now.
 
 # %% [markdown]

@@ -66,8 +66,8 @@ print(chain(torch.tensor([[1, 2, 3]])).tolist())
 #
 # ### Exercise 1: a display window as a transform
 #
-# Write `Window`. Called with a `uint16` image, it returns floats: `low` and what lies below becomes 0, `high` and what
-# lies above becomes 1.
+# Write `Window`. Called with a `uint16` tensor, it returns a tensor of floats: `low` and what lies below becomes 0,
+# `high` and what lies above becomes 1, and levels between them lie between.
 
 
 # %%
@@ -102,7 +102,8 @@ print("v2.ToImage brings every level:", np.array_equal(v2.ToImage()(opened)[0].n
 # ## The 16-bit laboratory
 #
 # A simulated crop again. At its edge lies a neighbour so bright that it is saturated: 65,535, the highest level. Seven
-# calls, each found in tutorials, take the crop to another type. What they return is brought back to grey levels.
+# calls, each found in tutorials, take the crop to another type. What they scale is scaled back to grey levels;
+# the first two return 8 bits, which are compared as they come.
 #
 # **Predict.** Which of them leave the nucleus intact? Which leave the neighbour intact? Which leave both?
 
@@ -123,16 +124,18 @@ plots.show(gallery, "The crop eight times: as stored, and after each call with w
 
 # %% [markdown]
 # `/ 65535` alone is right, and it is the one that beginners throw out, because on screen it looks black. The worst are
-# those that spare the nucleus: nobody looks at the neighbour, until a saturated crop makes the loss `nan`.
+# those that spare the nucleus: nobody looks at the neighbour, until the infinite levels of float16 make a loss `nan`.
 #
-# OpenCV is no part of this course, so `image >> 8`, the upper byte, stands in for what `cv2.imread` does. (On the real
-# image, OpenCV 5 gave levels 1 to 9.)
+# OpenCV is no part of this course, so `image >> 8`, the upper byte, stands in for what `cv2.imread` does. (On a real
+# image of the set, OpenCV 5 gave levels 1 to 9.)
 #
-# **Predict.** And computing with `uint16` tensors, without a conversion? Which of these six work?
+# **Predict.** And computing with `uint16` tensors, without a conversion? Which of these nine work?
 
 # %%
 moves = {"index": lambda x: x[..., 1:], "pad": lambda x: torch.nn.functional.pad(x, (1, 1))}
-ops = {"add": lambda x: x + 1, "max": torch.max, "> 9": lambda x: x > 9, "* 100": lambda x: x * 100}
+ops = {"add": lambda x: x + 1, "subtract": lambda x: x - 1, "min": torch.min, "max": torch.max}
+ops |= {"> 9": lambda x: x > 9, "resize": lambda x: torch.nn.functional.interpolate(x[None], 64)}
+ops |= {"* 100": lambda x: x * 100}
 for name, operation in {**moves, **ops}.items():
     try:
         print(f"{name:9} works, shape {tuple(operation(tensor).shape)}")
@@ -194,8 +197,9 @@ q2.check(wrapped)
 #
 # ### Exercise 3: a test for transforms
 #
-# Write `only_moves`, which says whether `transform` only moves the pixels of `image`, a tensor. (`.numpy()` gives its
-# levels as an array, which can be sorted and compared, also in 16 bits.)
+# Write `only_moves`, which says True or False: does `transform` only move the pixels of `image`, a tensor? The answer
+# is False, too, if another dtype comes out, or if the image that you hand in is changed. (`.numpy()` gives its levels
+# as an array, which can be sorted and compared, also in 16 bits.)
 
 
 # %%
@@ -210,7 +214,8 @@ q3.check(only_moves)
 #
 # Networks learn best from inputs of about mean 0 and variance 1. [Normalisation](GLOSSARY.md#normalisation) subtracts a
 # mean and divides by a standard deviation. Whose? Everyone copies `mean=[0.485, 0.456, 0.406]`, `std=[0.229, 0.224,
-# 0.225]`. Here are our own, over all pixels of the training images.
+# 0.225]`. Here are our own, over all pixels of the training images,
+# as shares of the highest level 65,535.
 #
 # **Predict.** Five of the 197 training crops have a saturated neighbour. How much do they change the std?
 
@@ -256,8 +261,8 @@ plots.show(spread, "Bars from the 1st to the 99th percentile of all pixels; a hi
 #
 # ### Exercise 4: mean and std of images of many sizes
 #
-# Write `mean_std`: over all pixels of a list of `uint16` tensors, of different sizes, in grey levels. The real set does
-# not fit into memory as float64, so go image by image.
+# Write `mean_std`: over all pixels of a list of `uint16` tensors, of different sizes, in grey levels. Return both
+# numbers. The real set does not fit into memory as float64, so go image by image.
 
 
 # %%
@@ -274,7 +279,8 @@ q4.check(mean_std)
 # times the examples from the same files. That makes a network robust to position. It does not make new mice.
 #
 # Chance belongs in training only. *A correction:* the notes give the transform without chance to "validation and
-# training"; it belongs to validation and **test**, so that a score does not move by itself.
+# training"; it belongs to validation and **test**, so that a score does not move by itself. (`ToTensor` below is
+# bpsutils' own: it keeps 16 bits as they are.)
 
 # %%
 from bpsutils import eval_transform, train_transform
@@ -315,6 +321,9 @@ play = widgets.augmentation_playground(iron, changes, start="blur of 3 px", capt
 
 # %% [markdown]
 # ### How far is too far?
+#
+# In the playground a mirror costs nothing. A strong blur, a small crop and half the brightness cost foci; strong noise
+# and strong elastic changes invent some. That was one nucleus and one rule for counting.
 #
 # The simulator can render a nucleus with and without its foci; the difference is the light of the foci alone. So you
 # can measure, on simulated nuclei, what an augmentation leaves of the label:
@@ -358,9 +367,10 @@ plots.show(figure, "Foci fall with blur; crops without foci rise as they shrink;
 
 # %% [markdown]
 # The default `alpha=50` changes a track's distance from its line by less than a tenth of a pixel. At 1,000 an iron
-# track is as crooked as X-ray foci are scattered: the image now says X-ray, and the label still says Fe. Flips and
-# transposes keep all that the label depends on; they are what the course trains with (`transpose_batch` turns a batch
-# as a whole).
+# track is as crooked as X-ray foci are scattered: the image now says X-ray, and the label still says Fe. (These are
+# medians, of 8 simulated nuclei with a track and 13 after X-rays: enough for the order, not for the decimals.)
+# Flips and transposes keep all that the label depends on; they are what the course trains with (`transpose_batch`
+# turns a batch as a whole).
 #
 # What breaks a label depends on the label: a mirrored nucleus is a nucleus, a turned digit 6 is a 9.
 #
@@ -383,7 +393,8 @@ for mirror in (v2.RandomHorizontalFlip(p=0.5), HorizontalFlip(p=0.5)):
 #
 # ### Exercise 5: a coin for each image
 #
-# Write `mirror_some`: a batch `(B, C, H, W)` and `B` coins go in, and each image whose coin is True comes out mirrored.
+# Write `mirror_some`: a batch `(B, C, H, W)` and `B` coins go in, and a new batch comes out, in which
+# each image whose coin is True is mirrored left and right.
 
 
 # %%
