@@ -5,21 +5,11 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from bpsutils import plots, widgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@pytest.fixture
-def shell():
-    """A notebook's shell without a notebook, so that `display` works and what it shows can be caught."""
-    InteractiveShell.clear_instance()
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
 
 
 @contextlib.contextmanager

@@ -4,22 +4,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from bpsutils import plots, widgets
 from bpsutils.bucketing import padding_waste
 from bpsutils.datasets import ImageDataset
 from bpsutils.images import write_image
 
-
-@pytest.fixture(autouse=True)
-def shell():
-    """A notebook's shell without a notebook, so that `display` works and what it shows can be caught."""
-    InteractiveShell.clear_instance()
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @contextlib.contextmanager

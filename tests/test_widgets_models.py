@@ -1,18 +1,8 @@
 import re
 
-import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from bpsutils import widgets
-
-
-@pytest.fixture
-def shell():
-    InteractiveShell.clear_instance()
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
 
 
 def test_pooling_says_what_each_kind_shows(shell):
