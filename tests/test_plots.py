@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from looking import assert_it_fits
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
@@ -83,11 +84,7 @@ def pixels(figure):
 
 def test_no_text_is_cut_off_and_no_figure_is_too_wide(every_figure):
     for figure in every_figure:
-        plots.as_html(figure, "x")  # lays the figure out
-        box = figure.get_tightbbox()
-        width, height = figure.get_size_inches()
-        assert width <= 7.2
-        assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, words(figure)
+        assert_it_fits(figure)
 
 
 def test_every_figure_of_data_can_say_that_the_data_are_simulated(every_figure):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from looking import assert_it_fits
 from matplotlib.text import Text
 
 from bpsutils import plots
@@ -39,11 +40,7 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_cut_off_and_no_figure_is_too_wide(name):
     figure = FIGURES[name]()
-    plots.as_html(figure, "x")  # lays the figure out
-    box = figure.get_tightbbox()
-    width, height = figure.get_size_inches()
-    assert width <= 7.2
-    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, words(figure)
+    assert_it_fits(figure)
 
 
 def test_the_stream_shows_the_indices_in_order_and_counts_them():

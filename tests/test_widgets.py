@@ -1,27 +1,12 @@
-import contextlib
-import re
-
 import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.utils.capture import capture_output
+from looking import parts, shown
 
 from bpsutils import plots, widgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@contextlib.contextmanager
-def shown(make):
-    """What a call returns, and what it shows: a list that grows when a control is moved inside the block."""
-    with capture_output() as captured:
-        yield make(), captured._outputs
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
 
 
 @pytest.fixture

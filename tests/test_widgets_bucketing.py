@@ -1,10 +1,7 @@
-import contextlib
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.utils.capture import capture_output
+from looking import parts, shown
 
 from bpsutils import plots, widgets
 from bpsutils.bucketing import padding_waste
@@ -12,17 +9,6 @@ from bpsutils.datasets import ImageDataset
 from bpsutils.images import write_image
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-@contextlib.contextmanager
-def shown(make):
-    with capture_output() as captured:
-        yield make(), captured._outputs
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
-import contextlib
-import re
-
 import pandas as pd
 import pytest
-from IPython.utils.capture import capture_output
+from looking import parts, shown
 
 from bpsutils import plots, widgets
 
@@ -14,19 +11,8 @@ def predictions():
     return pd.DataFrame({"label": ["X-ray"] * 4 + ["Fe"] * 4, "score_Fe": scores})
 
 
-@contextlib.contextmanager
-def shown(predictions):
-    with capture_output() as captured:
-        yield widgets.operating_point(predictions), captured._outputs
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
-
-
 def test_moving_the_threshold_changes_picture_and_sentence(shell, predictions):
-    with shown(predictions) as (control, outputs):
+    with shown(lambda: widgets.operating_point(predictions)) as (control, outputs):
         assert len(outputs) == 2  # the control and its figure
         control.value = 0.75
         before, after = map(parts, outputs[1:])
@@ -39,13 +25,13 @@ def test_moving_the_threshold_changes_picture_and_sentence(shell, predictions):
 
 
 def test_a_threshold_above_every_score(shell, predictions):
-    with shown(predictions) as (control, outputs):
+    with shown(lambda: widgets.operating_point(predictions)) as (control, outputs):
         control.value = 1.0
         assert parts(outputs[-1])[1].endswith("Nothing is called Fe, so there is no precision.")
 
 
 def test_the_first_picture_is_the_figure_function_s(shell, predictions):
-    with shown(predictions) as (_, outputs):
+    with shown(lambda: widgets.operating_point(predictions)) as (_, outputs):
         pass
     static = plots.as_html(plots.operating_point(predictions, 0.5), "x", "y")
     assert parts(outputs[1])[0] == parts({"data": {"text/html": static}})[0]

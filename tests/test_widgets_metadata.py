@@ -1,18 +1,12 @@
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
 from IPython.utils.capture import capture_output
+from looking import parts
 
 from bpsutils import plots, widgets
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
-import contextlib
 import re
 
 import numpy as np
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from looking import parts, shown
 from torch.utils.data import RandomSampler, SequentialSampler
-from traitlets.config import Config
 
 from bpsutils import widgets
 from bpsutils.samplers import ClassBalancedSampler
@@ -14,24 +11,7 @@ from bpsutils.samplers import ClassBalancedSampler
 LABELS = np.array(["X-ray", "Fe", "X-ray", "X-ray"] * 3)
 
 
-@pytest.fixture(autouse=True)
-def _shell():
-    """A notebook's shell without a notebook, so that `display` works and what it shows can be caught."""
-    InteractiveShell.clear_instance()
-    InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    yield
-    InteractiveShell.clear_instance()
-
-
-@contextlib.contextmanager
-def shown(make):
-    with capture_output() as captured:
-        yield make(), captured._outputs
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 def stream():

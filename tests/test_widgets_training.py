@@ -1,23 +1,9 @@
-import contextlib
-import re
-
 import pytest
-from IPython.utils.capture import capture_output
+from looking import parts, shown
 
 from bpsutils import plots, widgets
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-@contextlib.contextmanager
-def shown(make):
-    with capture_output() as captured:
-        yield make(), captured._outputs
-
-
-def parts(output):
-    page = output["data"]["text/html"]
-    return re.search(r'src="data:image/png;base64,([^"]+)"', page)[1], re.search(r"<p>(.*)</p>", page)[1]
 
 
 @pytest.mark.parametrize(
