@@ -42,7 +42,8 @@ class Config:
         val_cases: Groups for validation.
         test_cases: Groups for the test.
         fractions: Shares of the rows for train, val and test when groups are drawn.
-        batch_size: Images per batch.
+        batch_size: Images per batch (on each GPU, where several train together).
+        pixel_budget: Most pixels in a padded batch; ``batch_size`` then only caps the number of images.
         learning_rate: Largest step size of the optimiser.
         weight_decay: Decay of the weights per step, as a share of the learning rate.
         epochs: Passes over the training images.
@@ -57,7 +58,13 @@ class Config:
         trainable: Prefixes of parameter names that are trained; empty trains all of them.
         force_rebuild_metadata_full: Read every header again, even those the index knows.
         device: ``"auto"``, ``"cuda"``, ``"mps"`` or ``"cpu"``.
-        num_workers: Processes that load data. 0 loads in the main process.
+        num_workers: Processes that load data from image files. 0 loads in the main process.
+        packed: Decode every image once into a packed store, and load from there. Default: where there are more than
+            a few hundred images, see `bpsutils.packed.PACK_FROM`.
+        pack_path: Folder of the packed store. Default: ``out_dir/images.pack``.
+        mixed_precision: Compute in the GPU's fast half precision (no effect on CPUs and older GPUs).
+        channels_last: Keep images with the channels as the last dimension in memory.
+        compile: Let ``torch.compile`` fuse the network's operations.
         seed: Order, augmentation and initial weights are functions of it (and of the epoch).
 
     Raises:
@@ -89,6 +96,7 @@ class Config:
     fractions: tuple[float, ...] = (0.5, 0.25, 0.25)
 
     batch_size: int = 16
+    pixel_budget: int | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     epochs: int = 30
@@ -107,12 +115,17 @@ class Config:
     force_rebuild_metadata_full: bool = False
     device: str = "auto"
     num_workers: int = 0
+    packed: bool | None = None
+    pack_path: Path | None = None
+    mixed_precision: bool = True
+    channels_last: bool = False
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field, kind in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, field, _as_kind(field, getattr(self, field), kind))
-        for field in ("batch_size", "epochs", "min_size", "max_size", "resize"):
+        for field in ("batch_size", "pixel_budget", "epochs", "min_size", "max_size", "resize"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"Config.{field} must be at least 1, got {value}")
@@ -152,6 +165,11 @@ class Config:
     def index(self) -> Path:
         """Where the metadata index is kept."""
         return self.index_path or self.out_dir / "index.parquet"
+
+    @property
+    def pack(self) -> Path:
+        """Where the packed store is kept."""
+        return self.pack_path or self.out_dir / "images.pack"
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Write all fields that are set as TOML to ``path``."""

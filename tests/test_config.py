@@ -34,11 +34,18 @@ def test_the_index_can_be_kept_elsewhere():
     assert Config(out_dir="elsewhere").index == Path("elsewhere/index.parquet")
 
 
+def test_the_packed_store_can_be_kept_elsewhere():
+    assert Config(pack_path="cache/images.pack").pack == Path("cache/images.pack")
+    assert Config(out_dir="elsewhere").pack == Path("elsewhere/images.pack")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
         ("epochs", 0, "Config.epochs must be at least 1"),
         ("batch_size", -1, "Config.batch_size must be at least 1"),
+        ("pixel_budget", 0, "Config.pixel_budget must be at least 1"),
+        ("packed", "yes", "Config.packed must be true or false"),
         ("min_size", 0, "Config.min_size must be at least 1"),
         ("resize", 0, "Config.resize must be at least 1"),
         ("seed", -1, "Config.seed must not be negative"),
