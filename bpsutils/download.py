@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import hashlib
 import io
 import random
 import re
@@ -21,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from bpsutils.bucket import BACKOFF_S, BUCKET, COLUMNS, ENDPOINT, FILTERS, PREFIX, REGION, check_body, choose, is_local
 from bpsutils.config import atomically
 from bpsutils.images import PathLike
 from bpsutils.metadata import SCHEMES
@@ -35,16 +34,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-BUCKET, PREFIX, REGION = "nasa-bps-training-data", "Microscopy/train", "us-west-2"
-ENDPOINT = f"https://s3.{REGION}.amazonaws.com"
-COLUMNS = ["filename", "dose_Gy", "particle_type", "hr_post_exposure"]
-FILTERS = {"plates": "plate", "dose": "dose_Gy", "particle": "particle_type", "hours": "hr_post_exposure"}
 LICENCE = """\
 NASA BPS Microscopy Benchmark Training Dataset. "There are no restrictions on the use of this data" (its entry in the
 Registry of Open Data on AWS). Please cite Penninckx et al. 2019, https://doi.org/10.1667/RR15338.1, and OSD-366,
 https://doi.org/10.26030/v8w4-rg83."""
 JOURNAL = "downloaded.csv"
-BACKOFF_S = (0.5, 1.0, 2.0, 4.0)
 GIVE_UP_AFTER = 200  # failures in a row: the network is gone, and 77,177 files need not find out one by one
 
 
@@ -142,61 +136,13 @@ def download_images(
     return summary
 
 
-def choose(
-    table: pd.DataFrame, limit: int | None = None, seed: int = 0, **filters: Sequence[str] | Sequence[float] | None
-) -> pd.DataFrame:
-    """Rows of ``meta.csv`` that pass the filters of `download_images`, in an order that is balanced from its start.
-
-    The order takes one image from each well of each plate, then the next from each; a well that has no more is
-    passed over. A limit cuts it, so that a larger limit with the same filters and seed adds to a smaller one.
-
-    Example:
-        >>> names = [f"P242_1-{well}_001_{n:03d}_proj.tif" for well in ("A6", "C7") for n in range(5)]
-        >>> table = pd.DataFrame({"filename": names, "dose_Gy": 0.82, "particle_type": "Fe", "hr_post_exposure": 4})
-        >>> choose(table, limit=4)["filename"].str[7:9].tolist().count("A6")
-        2
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    table = table.assign(**table["filename"].str.extract(SCHEMES["bps"])[["plate", "well"]])
-    kept = table
-    for name, wanted in filters.items():
-        if wanted is not None:
-            kept = kept[_passes(table[FILTERS[name]], name, wanted).reindex(kept.index)]
-    if kept.empty:
-        conditions = table[list(FILTERS.values())].drop_duplicates().sort_values("plate")
-        listed = "; ".join(" ".join(map(str, row)) for row in conditions.to_numpy())
-        raise ValueError(f"no image passes all filters; there are (plate, Gy, particle, hours): {listed}")
-    # a hash is random enough, and the same on every machine and for every set of filters
-    draw = kept["filename"].map(lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
-    kept = kept.assign(draw=draw).sort_values("draw")
-    kept["turn"] = kept.groupby(["plate", "well"]).cumcount()
-    kept["well_turn"] = kept.groupby(["plate", "turn"]).cumcount()  # plates alternate within a turn
-    return kept.sort_values(["turn", "well_turn", "draw"]).head(limit or len(kept))[COLUMNS]
-
-
-def _passes(column: pd.Series, name: str, wanted: Any) -> pd.Series:
-    wanted = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
-    values = pd.to_numeric(column) if name in ("dose", "hours") else column
-    there = sorted(set(values))
-    unknown = [value for value in wanted if value not in there]
-    if unknown or not wanted:
-        raise ValueError(
-            f"{name}: no image has {', '.join(map(str, unknown)) or 'none'}; there are {', '.join(map(str, there))}"
-        )
-    return values.isin(wanted)
-
-
 # ------------------------------------------------------------------------------------------------------- server
 
 
 def _open(endpoint: str) -> S3Store:
     from obstore.store import S3Store
 
-    url = urlsplit(endpoint)
-    local = url.hostname in ("localhost", "127.0.0.1", "::1")
-    if not url.hostname or url.scheme not in ("https", "http") or (url.scheme == "http" and not local):
-        raise ValueError(f"endpoint must be an https:// URL (http:// only on this machine), got {endpoint!r}")
+    local = is_local(endpoint)
     return S3Store(
         BUCKET,
         prefix=PREFIX,
@@ -210,17 +156,10 @@ def _open(endpoint: str) -> S3Store:
 
 
 async def _get(store: S3Store, name: str) -> bytes:
-    """One object, whole; its ETag is the MD5 of its content, unless it was uploaded in parts."""
     import obstore
 
     answer = await obstore.get_async(store, name)
-    size, tag = answer.meta["size"], (answer.meta["e_tag"] or "").strip('"')
-    body = bytes(await answer.bytes_async())
-    if len(body) != size:
-        raise ConnectionError(f"{len(body)} bytes came, expected {size}")
-    if re.fullmatch(r"[0-9a-f]{32}", tag) and hashlib.md5(body, usedforsecurity=False).hexdigest() != tag:
-        raise ConnectionError("the content does not match its checksum")
-    return body
+    return check_body(bytes(await answer.bytes_async()), answer.meta["size"], answer.meta["e_tag"])
 
 
 async def _fetch(store: S3Store, name: str, backoff: Sequence[float]) -> bytes:

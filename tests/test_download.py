@@ -22,7 +22,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bpsutils import download as module
 from bpsutils.__main__ import main
-from bpsutils.download import BUCKET, COLUMNS, PREFIX, choose, download_images
+from bpsutils.bucket import BUCKET, COLUMNS, PREFIX, choose
+from bpsutils.download import download_images
 from bpsutils.images import read_image, write_image
 
 PLATES = {"P242": "0.82,Fe,4", "P249": "0.3,Fe,24", "P278": "0.0,X-ray,4", "P284": "1.0,X-ray,24"}
