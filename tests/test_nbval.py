@@ -33,7 +33,8 @@ from tqdm.auto import tqdm""",
     "captured by a widget": "out = ipywidgets.Output()\nwith out:\n    print('seen in the widget only')",
     "a widget": "ipywidgets.IntSlider(value=3)",
     "a progress bar": "for _ in tqdm(range(3)): print('step')",
-    "a subprocess": "_ = subprocess.run([sys.executable, '-c', 'print(1 + 1)'])",
+    # ipykernel reads what a subprocess prints in a thread of its own, which a busy machine may wake late
+    "a subprocess": "_ = subprocess.run([sys.executable, '-c', 'print(1 + 1)'])\ntime.sleep(1)",
     "a time": "print(f'took {time.perf_counter():.2f} s')",
     "an address": "print(object())",
     "draws": DRAW,
@@ -113,12 +114,15 @@ def report(tmp_path_factory):
     for name in ("conftest.py", "sanitize.cfg"):
         shutil.copy(ROOT / "notebooks" / name, project / "notebooks")
 
-    cells = [new_code_cell(source, metadata={"tags": TAGS.get(name, [])}) for name, source in RIGHT.items()]
-    right = new_notebook(cells=cells)
+    by_name = {name: new_code_cell(source, metadata={"tags": TAGS.get(name, [])}) for name, source in RIGHT.items()}
+    # nbclient answers Output widgets on the socket where it waits for replies, and then misses about one in forty. So
+    # that cell is not run by it; JupyterLab stores no output there, for the widget is not displayed.
+    by_name["captured by a widget"].execution_count = 1
+    run = new_notebook(cells=[cell for name, cell in by_name.items() if name != "captured by a widget"])
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTEST_CURRENT_TEST")  # ipykernel takes it for a reason not to capture subprocesses
-        NotebookClient(right, record_timing=False).execute(stderr=subprocess.DEVNULL)
-    by_name = dict(zip(RIGHT, right.cells, strict=True))
+        NotebookClient(run, record_timing=False, timeout=120).execute(stderr=subprocess.DEVNULL)
+    right = new_notebook(cells=list(by_name.values()))
     wrong = new_notebook(cells=[by_name["imports"]])
     for number, (source, spoil) in enumerate(WRONG.values()):
         wrong.cells.append(nbformat.from_dict({**by_name[source], "id": f"wrong-{number}"}))
