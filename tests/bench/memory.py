@@ -56,20 +56,24 @@ def peak(module: str, contender: str, data: Data) -> str:
 
 
 def _tree(pid: int) -> tuple[int, int]:
-    """Own and mapped memory of a process and of all below it, in kB."""
+    """Own memory of a process and all below it, in kB, and the largest part of mapped files in one of them."""
     own = mapped = 0
     todo = [pid]
     while todo:
         process = Path("/proc", str(todo.pop()))
         try:
-            fields = dict(line.split(":") for line in (process / "smaps_rollup").read_text().splitlines()[1:])
+            # Proportional shares count what workers share once; of files, other programs' shares would count too.
+            own += sum(_field(process / "smaps_rollup", name) for name in ("Pss_Anon", "Pss_Shmem"))
+            mapped = max(mapped, _field(process / "status", "RssFile"))
             children = [(task / "children").read_text() for task in (process / "task").iterdir()]
-        except (OSError, ValueError):  # a worker that has just ended
+        except OSError:  # a worker that has just ended
             continue
-        own += sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem") if name in fields)
-        mapped += int(fields.get("Pss_File", "0").split()[0])
         todo += [int(child) for text in children for child in text.split()]
     return own, mapped
+
+
+def _field(file: Path, name: str) -> int:
+    return next((int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(f"{name}:")), 0)
 
 
 def _main(module: str, contender: str, folder: str, count: str) -> None:
