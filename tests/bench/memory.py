@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
+from select import select
 
 from .data import Data, make
 from .harness import timed
@@ -45,10 +45,9 @@ def peak(module: str, contender: str, data: Data) -> str:
         start = highest = _tree(process.pid)
         process.stdin.write("go\n")
         process.stdin.flush()
-        while process.poll() is None:
+        while not select([process.stdout], [], [], PAUSE)[0]:  # until "done", or until it died
             now = _tree(process.pid)
             highest = (max(highest[0], now[0]), max(highest[1], now[1]))
-            time.sleep(PAUSE)
     if process.returncode:
         raise RuntimeError(f"{contender} failed while its memory was measured; its message is above")
     own, mapped = ((high - low) / 1000 for high, low in zip(highest, start, strict=True))
@@ -82,7 +81,9 @@ def _main(module: str, contender: str, folder: str, count: str) -> None:
     one = named[contender]
     print("ready", flush=True)
     sys.stdin.readline()
-    timed(one.work, one.prepare())
+    state = one.prepare()
+    timed(one.work, state)
+    print("done", flush=True)
 
 
 if __name__ == "__main__":
