@@ -11,52 +11,44 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from io import FileIO
+from functools import partial
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import tifffile
 import torch
 from PIL import Image, PngImagePlugin
 
 from bpsutils.config import atomically
+from bpsutils.tiff import (
+    MAX_TEXT,
+    SIGNATURES,
+    ImageError,
+    ImageHeader,
+    Source,
+    check_size,
+    read_tiff,
+    tiff_bytes,
+    tiff_pixels,
+)
 
-MAX_PIXELS = 1_000_000_000
-_MAX_TEXT = 1000
+__all__ = [
+    "ImageError",
+    "ImageHeader",
+    "PathLike",
+    "decode_image",
+    "read_header",
+    "read_image",
+    "to_float",
+    "write_image",
+]
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_WHOLE = 1 << 24  # files of up to 16 MB are read by one request
 
 PathLike = str | os.PathLike[str]
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-
-
-class ImageError(ValueError):
-    """An image file that cannot be read; the message names the file and the reason."""
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What a file says about its image, read without its pixels.
-
-    Attributes:
-        height: Rows, in pixels.
-        width: Columns, in pixels.
-        dtype: Type of a stored value, in this machine's byte order.
-        channels: Values per pixel: 1 for grey, 3 for RGB.
-        software: The program that wrote the file, where it says so.
-    """
-
-    height: int
-    width: int
-    dtype: np.dtype
-    channels: int = 1
-    software: str = ""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array that `read_image` returns."""
-        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
 
 
 def read_header(path: PathLike) -> ImageHeader:
@@ -78,7 +70,9 @@ def read_header(path: PathLike) -> ImageHeader:
         ...     read_header(f"{folder}/dark.tif").shape
         (79, 114)
     """
-    return _inspect(path)[0]
+    # Unbuffered: a buffer would read 8 kB of pixels to get at 8 bytes of header.
+    with FileIO(path) as file:
+        return _inspect(Source(file), path)[0]
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -101,16 +95,32 @@ def read_image(path: PathLike) -> np.ndarray:
         ...     read_image(f"{folder}/two.png").tolist()
         [[257, 2470]]
     """
-    header, decode = _inspect(path)
-    try:
-        # Older Pillow gives 16-bit grey as 32-bit numbers; the values are the same.
-        return decode(path, header).astype(header.dtype, copy=False).reshape(header.shape)
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):
-            raise  # the disk failed, not the file: another try may succeed
-        raise ImageError(f"{path}: the pixels cannot be decoded ({error})") from error
-    except Exception as error:
-        raise ImageError(f"{path}: the pixels cannot be decoded ({error})") from error
+    with FileIO(path) as file:
+        # One request where a file is small; of a large one only what its first page needs.
+        small = os.fstat(file.fileno()).st_size <= _WHOLE
+        return _decode(Source(BytesIO(file.read()) if small else file), path)
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """`read_image` of a file that is in memory already, such as an object from a bucket.
+
+    Args:
+        data: The whole content of a TIFF or PNG file.
+        name: What error messages call it.
+
+    Returns:
+        Array of shape ``(H, W)``, or ``(H, W, C)`` with more than one channel, in the stored dtype.
+
+    Raises:
+        ImageError: As `read_image`.
+
+    Example:
+        >>> decode_image(b"<html>404</html>", "s3://bucket/a.tif")
+        Traceback (most recent call last):
+            ...
+        bpsutils.tiff.ImageError: s3://bucket/a.tif: not a TIFF or PNG file: it starts with b'<html>40'
+    """
+    return _decode(Source(BytesIO(data)), name)
 
 
 def to_float(image: Array, value_range: tuple[float, float] = (0, 65535)) -> Array:
@@ -177,180 +187,37 @@ def write_image(path: PathLike, image: np.ndarray, software: str = "bpsutils sim
             text.add_text("Software", software)
             Image.fromarray(image).save(temporary, format="png", pnginfo=text)
         else:
-            temporary.write_bytes(_tiff_bytes(image, software))
+            temporary.write_bytes(tiff_bytes(image, software))
 
 
 # ------------------------------------------------------------------------------------------------- which format
 
-_Decode = Callable[[PathLike, ImageHeader], np.ndarray]
 
-
-class _Source:
-    """A file read piece by piece, each piece named by its place."""
-
-    def __init__(self, file: FileIO) -> None:
-        self.file = file
-        self.size = os.fstat(file.fileno()).st_size
-
-    def take(self, offset: int, length: int) -> bytes:
-        # Asked before reading: a corrupt length must not allocate memory.
-        if offset + length > self.size:
-            raise ImageError(f"truncated: byte {offset + length} is needed, the file has {self.size}")
-        self.file.seek(offset)
-        piece = self.file.read(length)
-        if len(piece) < length:
-            raise ImageError(f"truncated at byte {offset + len(piece)} while it was read")
-        return piece
-
-
-def _inspect(path: PathLike) -> tuple[ImageHeader, _Decode]:
-    # Unbuffered: a buffer would read 8 kB of pixels to get at 8 bytes of header.
-    with FileIO(path) as file:
-        source = _Source(file)
-        try:
-            start = source.take(0, min(8, source.size))
-            if start == PNG_SIGNATURE:
-                return _png_header(source), _decode_png
-            if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return _tiff_header(source, start), _decode_tiff
-            raise ImageError(f"not a TIFF or PNG file: it {f'starts with {start!r}' if start else 'is empty'}")
-        except ImageError as error:
-            raise ImageError(f"{path}: {error}") from None
-
-
-def _check_size(header: ImageHeader) -> None:
-    if not 0 < header.height * header.width <= MAX_PIXELS or header.channels < 1:
-        raise ImageError(f"declares {header.height} x {header.width} pixels; 1 to {MAX_PIXELS:,} are supported")
-
-
-# --------------------------------------------------------------------------------------------------------- TIFF
-
-_LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # TIFF's unsigned types, as struct spells them
-_KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat; 4 is "undefined", which is read as unsigned
-_DTYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
-
-
-class _Tags:
-    """The first directory of tags of a TIFF file; values that do not fit in it are read when asked for."""
-
-    def __init__(self, source: _Source, start: bytes) -> None:
-        self.source = source
-        self.order = "<" if start[:2] == b"II" else ">"
-        self.big = 43 in start[2:4]
-        if self.big:  # 20-byte entries instead of 12, 8-byte counts and offsets instead of 2 and 4
-            self.entry, self.offset = struct.Struct(self.order + "HHQ8s"), struct.Struct(self.order + "Q")
-            (place,) = self.offset.unpack(source.take(8, 8))
-            (count,) = self.offset.unpack(source.take(place, 8))
-        else:
-            self.entry, self.offset = struct.Struct(self.order + "HHI4s"), struct.Struct(self.order + "I")
-            (place,) = self.offset.unpack(start[4:])
-            (count,) = struct.unpack(self.order + "H", source.take(place, 2))
-        table = source.take(place + (8 if self.big else 2), count * self.entry.size)
-        # Only the first directory is asked for, so a chain of directories that loops does no harm.
-        self.entries = {code: entry for code, *entry in self.entry.iter_unpack(table)}
-
-    def numbers(self, code: int, default: int | None = None) -> tuple[int, ...]:
-        if code not in self.entries:
-            if default is None:
-                raise ImageError(f"TIFF tag {code} is missing")
-            return (default,)
-        kind, count, inline = self.entries[code]
-        if kind not in _LETTERS or count < 1:
-            raise ImageError(f"TIFF tag {code} has type {kind} and {count} values; expected whole numbers")
-        return struct.unpack(f"{self.order}{count}{_LETTERS[kind]}", self._raw(kind, count, inline))
-
-    def text(self, code: int) -> str:
-        kind, count, inline = self.entries.get(code, (2, 0, b""))
-        if kind != 2:
-            return ""
-        return self._raw(kind, min(count, _MAX_TEXT), inline).split(b"\0")[0].decode("utf-8", "replace")
-
-    def _raw(self, kind: int, count: int, inline: bytes) -> bytes:
-        length = count * struct.calcsize("=" + _LETTERS.get(kind, "s"))
-        if length <= len(inline):
-            return inline[:length]
-        (place,) = self.offset.unpack(inline)
-        return self.source.take(place, length)
-
-
-def _tiff_header(source: _Source, start: bytes) -> ImageHeader:
-    if len(start) < 8:
-        raise ImageError(f"truncated: {len(start)} bytes are no TIFF file")
-    tags = _Tags(source, start)
-    (height, *_), (width, *_), (channels, *_) = tags.numbers(257), tags.numbers(256), tags.numbers(277, 1)
-    header = ImageHeader(height, width, _tiff_dtype(tags), channels, tags.text(305))
-    _check_size(header)
-    _check_segments(tags, header, source.size)
-    return header
-
-
-def _tiff_dtype(tags: _Tags) -> np.dtype:
-    bits, formats = set(tags.numbers(258, 1)), set(tags.numbers(339, 1))
-    name = f"{_KINDS.get(min(formats))}{min(bits) // 8}"
-    if len(bits) > 1 or len(formats) > 1 or min(bits) % 8 or name not in _DTYPES:
-        raise ImageError(f"unsupported: {sorted(bits)} bits a sample of format {sorted(formats)}")
-    if tags.numbers(262, 1)[0] == 3:
-        raise ImageError("unsupported: a palette image stores colour numbers; convert it to grey or RGB")
-    compression = tags.numbers(259, 1)[0]
+def _inspect(source: Source, name: PathLike) -> tuple[ImageHeader, Callable[[], np.ndarray]]:
+    """The header, and the function that decodes the pixels when called."""
     try:
-        tifffile.TIFF.DECOMPRESSORS[compression]
-    except KeyError as error:
-        raise ImageError(f"unsupported compression {compression}: `pip install imagecodecs` may add it") from error
-    return np.dtype(name)
+        start = source.take(0, min(8, source.size))
+        if start == PNG_SIGNATURE:
+            return _png_header(source), partial(_png_pixels, source)
+        if start[:4] in SIGNATURES:
+            tiff = read_tiff(source)
+            return tiff.header, partial(tiff_pixels, tiff)
+        raise ImageError(f"not a TIFF or PNG file: it {f'starts with {start!r}' if start else 'is empty'}")
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
-def _check_segments(tags: _Tags, header: ImageHeader, file_size: int) -> None:
-    """Every strip or tile must be listed and inside the file: tifffile would fill the others with zeros."""
-    planes = header.channels if tags.numbers(284, 1)[0] == 2 else 1
-    if 322 in tags.entries:
-        offsets, counts = 324, 325
-        across, down = tags.numbers(322)[0], tags.numbers(323)[0]
-    else:
-        offsets, counts = 273, 279
-        across, down = header.width, tags.numbers(278, header.height)[0]
-    if across < 1 or down < 1:
-        raise ImageError(f"corrupt: strips or tiles of {down} x {across} pixels")
-    expected = planes * -(-header.height // down) * -(-header.width // across)
-    listed = {tags.entries[code][1] if code in tags.entries else 0 for code in (offsets, counts)}
-    if listed != {expected}:
-        raise ImageError(f"corrupt: {expected} strips or tiles are needed, {sorted(listed)} are listed")
-    places, lengths = np.array(tags.numbers(offsets), object), np.array(tags.numbers(counts), object)
-    if min(lengths) < 1:
-        raise ImageError("unsupported: a strip or tile without data")
-    if max(places + lengths) > file_size:
-        raise ImageError(f"truncated: pixels reach to byte {max(places + lengths)}, the file has {file_size}")
-
-
-def _decode_tiff(path: PathLike, header: ImageHeader) -> np.ndarray:
-    with tifffile.TiffFile(os.fspath(path)) as tiff:
-        page = tiff.pages.first
-        # One thread: tifffile's own threads fight with those of a loader's workers.
-        pixels = page.asarray(maxworkers=1)
-        if header.channels > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            return np.moveaxis(pixels.reshape(header.channels, header.height, header.width), 0, -1)
-        return pixels
-
-
-def _tiff_bytes(image: np.ndarray, software: str) -> bytes:
-    height, width = image.shape
-    rows = min(height, max(1, 8192 // (2 * width)))
-    strips = [zlib.compress(image[top : top + rows].astype("<u2").tobytes()) for top in range(0, height, rows)]
-    lengths = [len(strip) for strip in strips]
-    offsets = [8 + sum(lengths[:n]) for n in range(len(strips))]
-    pixels = b"".join(strips) + b"\0" * (sum(lengths) % 2)  # the directory starts on an even byte
-    text = software.encode("ascii") + b"\0"
-    tags = [(256, "H", [width]), (257, "H", [height]), (258, "H", [16]), (259, "H", [32946]), (262, "H", [1])]
-    tags += [(273, "I", offsets), (277, "H", [1]), (278, "H", [rows]), (279, "I", lengths), (296, "H", [3])]
-    tags += [(305, "s", [text]), (339, "H", [1])]
-    directory, after = struct.pack("<H", len(tags)), b""
-    end = 8 + len(pixels) + 2 + 12 * len(tags) + 4
-    for code, letter, values in tags:
-        count, form = (len(text), f"{len(text)}s") if letter == "s" else (len(values), f"{len(values)}{letter}")
-        value = struct.pack("<" + form, *values)
-        if len(value) > 4:
-            value, after = struct.pack("<I", end + len(after)), after + value
-        directory += struct.pack("<HHI", code, {"s": 2, "H": 3, "I": 4}[letter], count) + value.ljust(4, b"\0")
-    return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + directory + bytes(4) + after
+def _decode(source: Source, name: PathLike) -> np.ndarray:
+    header, pixels = _inspect(source, name)
+    try:
+        # Older Pillow gives 16-bit grey as 32-bit numbers; the values are the same.
+        return pixels().astype(header.dtype, copy=False).reshape(header.shape)
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):
+            raise  # the disk failed, not the file: another try may succeed
+        raise ImageError(f"{name}: the pixels cannot be decoded ({error})") from error
+    except Exception as error:
+        raise ImageError(f"{name}: the pixels cannot be decoded ({error})") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- PNG
@@ -359,7 +226,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: grey, RGB, grey and alp
 _MAX_CHUNKS = 1_000_000
 
 
-def _png_header(source: _Source) -> ImageHeader:
+def _png_header(source: Source) -> ImageHeader:
     length, kind, width, height, depth, colour, _, _, _, crc = struct.unpack(">I4sIIBBBBBI", source.take(8, 25))
     if kind != b"IHDR" or length != 13 or crc != zlib.crc32(source.take(12, 17)):
         raise ImageError("corrupt: the PNG header does not check")
@@ -369,17 +236,17 @@ def _png_header(source: _Source) -> ImageHeader:
             f"unsupported PNG: {depth} bits, colour type {colour}; store it as 8-bit grey or RGB, 16-bit grey, or TIFF"
         )
     header = ImageHeader(height, width, np.dtype(f"u{depth // 8}"), _PNG_CHANNELS[colour], _png_software(source))
-    _check_size(header)
+    check_size(header)
     return header
 
 
-def _png_software(source: _Source) -> str:
+def _png_software(source: Source) -> str:
     """Walk from chunk to chunk to the end (so that a cut-off file is noticed), reading text chunks only."""
     software, place = "", 33
     for _ in range(_MAX_CHUNKS):
         length, kind = struct.unpack(">I4s", source.take(place, 8))
         if kind == b"tEXt" and not software:
-            keyword, _, text = source.take(place + 8, min(length, _MAX_TEXT)).partition(b"\0")
+            keyword, _, text = source.take(place + 8, min(length, MAX_TEXT)).partition(b"\0")
             software = text.decode("latin-1") if keyword == b"Software" else ""
         place += length + 12
         if place > source.size:
@@ -389,7 +256,7 @@ def _png_software(source: _Source) -> str:
     raise ImageError(f"unsupported: a PNG file of more than {_MAX_CHUNKS} chunks")
 
 
-def _decode_png(path: PathLike, header: ImageHeader) -> np.ndarray:
+def _png_pixels(source: Source) -> np.ndarray:
     # Not Image.open: it would try every other format, and refuse images that are merely large.
-    with PngImagePlugin.PngImageFile(os.fspath(path)) as image:
+    with PngImagePlugin.PngImageFile(source.rewound()) as image:
         return np.asarray(image)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bpsutils import images
-from bpsutils.images import ImageError, read_header, read_image, to_float, write_image
+from bpsutils.images import ImageError, decode_image, read_header, read_image, to_float, write_image
 
 # The tags of a real file of the data set, in their order: code, TIFF type, number of values, value.
 REAL_SHAPE = (141, 149)
@@ -61,6 +61,11 @@ def png_bytes(image, depth=None, colour=None):
     rows = b"".join(b"\0" + row.astype(image.dtype.newbyteorder(">")).tobytes() for row in image)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+FUZZ = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+)
 
 
 # ------------------------------------------------------------------------------------------- the real format
@@ -356,6 +361,26 @@ def test_png_that_pillow_would_change_is_refused(tmp_path, depth, colour):
     assert_both_refuse(tmp_path / "a.png", f"unsupported PNG: {depth} bits, colour type {colour}")
 
 
+def outcome(function, *args):
+    """What a call gives: an array as bytes with its type and shape, or the error's text."""
+    try:
+        image = function(*args)
+    except ImageError as error:
+        return str(error)
+    return image.dtype, image.shape, image.tobytes()
+
+
+@FUZZ
+@given(data=st.data(), kind=st.sampled_from(["ours", "tiles", "big-endian", "big", "rgb", "png", "png16"]))
+def test_from_memory_and_from_disk_pixels_and_errors_are_the_same(tmp_path, kind, data):
+    whole = bytearray(_sample(tmp_path / f"whole-{kind}", kind))
+    for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=2)):
+        whole[place] ^= 1 << data.draw(st.integers(0, 7))
+    content, path = bytes(whole[: data.draw(st.one_of(st.none(), st.integers(0, len(whole))))]), tmp_path / "a"
+    path.write_bytes(content)
+    assert outcome(read_image, path) == outcome(decode_image, content, str(path))
+
+
 def test_a_chain_of_directories_that_loops_ends(real_like):
     data = bytearray(real_like.read_bytes())
     (place,) = struct.unpack("<I", data[4:8])
@@ -373,13 +398,15 @@ def test_a_missing_file_and_a_folder_are_the_systems_errors(tmp_path):
             read(tmp_path)
 
 
-def test_a_failing_disk_is_not_the_images_fault(real_like, monkeypatch):
-    def fail(path):
+def test_a_failing_disk_is_not_the_images_fault(tmp_path, monkeypatch):
+    def fail(file):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, nucleus((40, 40)), tile=(16, 16))  # of a kind that tifffile decodes
     monkeypatch.setattr(tifffile, "TiffFile", fail)
     with pytest.raises(OSError, match="Errno 5") as caught:
-        read_image(real_like)
+        read_image(path)
     assert not isinstance(caught.value, ImageError)
 
 
@@ -390,9 +417,6 @@ def only_image_errors(path, data):
             read(path)
 
 
-FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-)
 STARTS = [b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0", b"\x89PNG\r\n\x1a\n"]
 
 
