@@ -7,7 +7,7 @@ from bpsutils.bucketing import BucketSampler, collate_fn_pad, make_boundaries_fo
 from bpsutils.config import SAMPLE_DIR, Config
 from bpsutils.datasets import ImageDataset, ImageStream
 from bpsutils.device import doctor, pick_device, seed_everything, to_device
-from bpsutils.download import download_images
+from bpsutils.download import download_images, stream_table
 from bpsutils.evaluation import Evaluation, evaluate, predict
 from bpsutils.images import ImageError, ImageHeader, read_header, read_image, to_float, write_image
 from bpsutils.loaders import make_loaders, measure_workers
@@ -92,6 +92,7 @@ __all__ = [
     "simulate_table",
     "split_by_group",
     "split_table",
+    "stream_table",
     "to_device",
     "to_float",
     "train",

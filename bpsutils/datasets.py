@@ -1,13 +1,17 @@
 """Datasets: from a row of the table to a sample (notebook 02).
 
 `ImageDataset` answers "give me sample 7" and leaves the order to a sampler. `ImageStream` decides the order itself
-and hands samples out one after the other. Both read an image when it is asked for, never before.
+and hands samples out one after the other. Both read an image when it is asked for, never before, except from a
+bucket: there a stream reads ahead (notebook 12).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from bpsutils.images import read_image
+from bpsutils.bucket import ENDPOINT, is_local
+from bpsutils.images import ImageError, read_image
 from bpsutils.splits import group_ids
+from bpsutils.streaming import REMOTE, fetch_ahead
 
 
 class ImageDataset(Dataset[Any]):
@@ -106,13 +112,25 @@ class ImageDataset(Dataset[Any]):
 
         Raises:
             IndexError: If there is no such row.
+            ValueError: If the image is in a bucket, where one at a time would be slow.
             ImageError: If the file is no image that can be read.
             OSError: If the file cannot be opened.
         """
         index = range(len(self))[index]  # the list's rules: -1 is the last, beyond the end is an IndexError
-        path = os.fsdecode(self.paths[index])
-        pixels = np.atleast_3d(read_image(path)).transpose(2, 0, 1)
-        image = self._transformed(torch.from_numpy(pixels.copy()), index, path)
+        path = self.path(index)
+        if path.startswith(REMOTE):
+            raise ValueError(f"{path} is in a bucket: read it by ImageStream, or copy it first by download_images")
+        return self.sample(index, read_image(path))
+
+    def path(self, index: int) -> str:
+        """Where an image is: its file, or ``s3://bucket/key``."""
+        return os.fsdecode(self.paths[index])
+
+    def sample(self, index: int, pixels: np.ndarray) -> dict[str, Any] | tuple[Any, ...]:
+        """The sample of a row whose pixels ``(H, W)`` or ``(H, W, C)`` have been read."""
+        path = self.path(index)
+        stacked = np.atleast_3d(pixels).transpose(2, 0, 1)
+        image = self._transformed(torch.from_numpy(stacked.copy()), index, path)
         label = self._label(index)
         if self.as_tuple:
             return (image, *label)
@@ -145,16 +163,22 @@ class ImageStream(IterableDataset[Any]):
     Each worker of each rank yields its share; together they yield every image exactly once. Shares differ by one
     image at most. A sampler cannot be combined with it, and it has no length, for a stream may have no end.
 
+    Images in a bucket, as in `stream_table`'s table, are fetched ahead of their turn and never stored: the samples
+    are those of a local copy, in memory are at most ``read_ahead`` files for each worker.
+
     Args:
-        table: As for `ImageDataset`.
+        table: As for `ImageDataset`; a ``path`` may also be ``s3://bucket/key``.
         transform: As for `ImageDataset`.
         shuffle: Mix the rows, by ``(seed, epoch)``. Default: in the order of the table.
         rank: Which process this is. Default: what torch.distributed says where it runs, else 0.
         world_size: Number of processes. Default: what torch.distributed says where it runs, else 1.
+        read_ahead: Requests to the bucket that are under way at once, in each worker.
+        endpoint: URL of the S3 server that has the buckets. Default: the one of NASA's.
         options: The other arguments of `ImageDataset`, among them ``seed``.
 
     Raises:
-        ValueError: As `ImageDataset`, or if the rank is not one of ``world_size``.
+        ValueError: As `ImageDataset`, or if the rank is not one of ``world_size``, or no request may be under way.
+        ConnectionError: While it is iterated over, if an image cannot be fetched after several attempts.
 
     Example:
         >>> table = pd.DataFrame({"path": ["a.tif", "b.tif", "c.tif"]})
@@ -169,11 +193,17 @@ class ImageStream(IterableDataset[Any]):
         shuffle: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        read_ahead: int = 64,
+        endpoint: str = ENDPOINT,
         **options: Any,
     ) -> None:
+        if read_ahead < 1:
+            raise ValueError(f"read_ahead must be at least 1, got {read_ahead}")
+        is_local(endpoint)  # refuses what is no URL of a server now, not in a worker
         rank_and_world_size(rank, world_size)
         self.images = ImageDataset(table, transform, **options)
         self.shuffle, self.rank, self.world_size = shuffle, rank, world_size
+        self.read_ahead, self.endpoint = read_ahead, endpoint
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch: it decides the order and what transforms draw."""
@@ -191,8 +221,15 @@ class ImageStream(IterableDataset[Any]):
         return order[rank * worker.num_workers + worker.id :: world_size * worker.num_workers]
 
     def __iter__(self) -> Iterator[Any]:
-        for index in self.share().tolist():
-            yield self.images[index]
+        share = self.share().tolist()
+        remote = (path for index in share if (path := self.images.path(index)).startswith(REMOTE))
+        with closing(fetch_ahead(remote, self.read_ahead, self.endpoint)) as bodies:
+            for index in share:
+                path = self.images.path(index)
+                if path.startswith(REMOTE):
+                    yield self.images.sample(index, decode_image(next(bodies), path))
+                else:
+                    yield self.images[index]
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is spawned gets a pickle, and knows nothing of torch.distributed: tell it the rank.
@@ -268,3 +305,14 @@ def _sizes(table: pd.DataFrame) -> np.ndarray | None:
     if not {"height", "width"} <= set(table.columns):
         return None
     return np.asarray(table[["height", "width"]].to_numpy(np.int64))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Stand-in for the one of `bpsutils.images`."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, name.rpartition("/")[2])
+        file.write_bytes(data)
+        try:
+            return read_image(file)
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(file), name)) from None

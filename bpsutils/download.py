@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from bpsutils.bucket import BACKOFF_S, BUCKET, COLUMNS, ENDPOINT, FILTERS, PREFIX, REGION, check_body, choose, is_local
 from bpsutils.config import atomically
 from bpsutils.images import PathLike
-from bpsutils.metadata import SCHEMES
+from bpsutils.metadata import SCHEMES, parse_names
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -134,6 +134,46 @@ def download_images(
             rows.to_csv(temporary, index=False, columns=COLUMNS, lineterminator="\n")
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def stream_table(
+    *,
+    plates: Sequence[str] | None = None,
+    dose: Sequence[float] | None = None,
+    particle: Sequence[str] | None = None,
+    hours: Sequence[float] | None = None,
+    limit: int | None = None,
+    endpoint: str | None = None,
+) -> pd.DataFrame:
+    """Table of images that stay in the bucket, for `ImageStream`: the same rows as after `download_images`.
+
+    Only ``meta.csv`` is fetched. What the files themselves say is not known before they are read, so that the
+    columns ``height``, ``width``, ``dtype`` and ``channels`` of `build_metadata` are missing.
+
+    Args:
+        plates: This and the next four are the arguments of `download_images`.
+        dose: Doses to keep, in gray.
+        particle: Particles to keep.
+        hours: Times after exposure to keep, in hours.
+        limit: At most so many rows, the ones that `download_images` takes.
+        endpoint: URL of another S3 server that holds the same bucket; give it to `ImageStream` too.
+
+    Returns:
+        Columns ``path`` (``s3://bucket/key``), ``plate``, ``barcode``, ``well``, ``field``, ``nucleus``,
+        ``simulated`` (False), ``dose_Gy``, ``particle_type``, ``hr_post_exposure``; sorted by path.
+
+    Raises:
+        ValueError: If a filter matches nothing (the message lists what there is), or an argument cannot be right.
+        ConnectionError: If the server cannot be reached or does not hold the data set.
+    """
+    table = _remote_meta(_open(endpoint or ENDPOINT), endpoint or ENDPOINT)
+    chosen = choose(table, limit, plates=plates, dose=dose, particle=particle, hours=hours)
+    chosen = chosen.sort_values("filename", ignore_index=True)
+    numbers = {name: pd.to_numeric(chosen[name]) for name in ("dose_Gy", "hr_post_exposure")}
+    paths = f"s3://{BUCKET}/{PREFIX}/" + chosen["filename"]
+    names = parse_names(chosen["filename"]).assign(simulated=False)
+    rest = chosen.assign(**numbers).drop(columns="filename")
+    return pd.concat([paths.rename("path"), names, rest], axis=1)
 
 
 # ------------------------------------------------------------------------------------------------------- server
