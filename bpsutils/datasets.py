@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from bpsutils.bucket import ENDPOINT, is_local
-from bpsutils.images import ImageError, read_image
+from bpsutils.images import decode_image, read_image
 from bpsutils.splits import group_ids
 from bpsutils.streaming import REMOTE, fetch_ahead
 
@@ -305,14 +303,3 @@ def _sizes(table: pd.DataFrame) -> np.ndarray | None:
     if not {"height", "width"} <= set(table.columns):
         return None
     return np.asarray(table[["height", "width"]].to_numpy(np.int64))
-
-
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Stand-in for the one of `bpsutils.images`."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder, name.rpartition("/")[2])
-        file.write_bytes(data)
-        try:
-            return read_image(file)
-        except ImageError as error:
-            raise ImageError(str(error).replace(str(file), name)) from None
