@@ -17,7 +17,7 @@ from bpsutils.images import read_image, write_image
 SAMPLE = Path(__file__).parents[2] / "data_sample" / "bps"
 SHIFT = 6  # px by which a side grows or shrinks
 NOISE = 2  # grey levels, beside the camera's of about 15
-SMALLEST, LARGEST = np.array([79, 114]), np.array([170, 182])  # height and width in the real set, rare crops aside
+SMALLEST, LARGEST = np.array([79, 114]), np.array([170, 182])  # height and width; rare crops are larger
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _names(count: int) -> pd.DataFrame:
 def _write(path: Path, crop: np.ndarray, seed: int) -> tuple[int, int]:
     """A crop of another window, perhaps flipped, with noise of its own."""
     rng = np.random.default_rng(seed)
-    size = np.clip(crop.shape + rng.integers(-SHIFT, SHIFT + 1, 2), SMALLEST, LARGEST)
+    size = np.clip(crop.shape + rng.integers(-SHIFT, SHIFT + 1, 2), SMALLEST, np.maximum(LARGEST, crop.shape))
     wide = np.pad(crop, SHIFT, mode="reflect")
     top, left = rng.integers(0, np.array(wide.shape) - np.minimum(size, wide.shape) + 1)
     image = wide[top : top + size[0], left : left + size[1]][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
