@@ -155,12 +155,17 @@ def time_in_turn(contenders: Sequence[Contender], states: dict[str, Any], rounds
     """Seconds of each contender in each round. A round runs all of them, so that a busy neighbour slows all."""
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
-    for _ in range(rounds):
-        for position in rng.permutation(len(contenders)):
-            one = contenders[position]
-            if one.before:
-                one.before(states[one.name])
-            seconds[one.name].append(timed(one.work, states[one.name]))
+    gc.collect()
+    gc.freeze()  # what is there by now need not be looked through before each piece
+    try:
+        for _ in range(rounds):
+            for position in rng.permutation(len(contenders)):
+                one = contenders[position]
+                if one.before:
+                    one.before(states[one.name])
+                seconds[one.name].append(timed(one.work, states[one.name]))
+    finally:
+        gc.unfreeze()
     return seconds
 
 
