@@ -175,6 +175,9 @@ class DistributedBatches(Sampler[list[int]]):
     batch differ by one image at most. No image comes twice or is left out, but for this: a batch with fewer images
     than there are ranks is dealt round again, so that no rank has nothing to do.
 
+    With a pixel budget, too, give the batch sampler that of all ranks together, and say ``shares=world_size``:
+    see `bpsutils.bucketing.BucketSampler`.
+
     Every rank must build it with the same seed and epoch.
 
     Args:

@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 from bpsutils.bucketing import (
     METHODS,
     BucketSampler,
+    _jittered,
     collate_fn_pad,
     make_boundaries_for_batches,
     mates_met_again,
     padding_waste,
 )
+from bpsutils.loaders import TRAIN_JITTER
 
 few_sizes = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=90).map(np.array)
 batch_sizes = st.integers(1, 20)
@@ -157,6 +161,36 @@ def test_two_dimensional_strips_pad_least():
     assert waste["2d"] < waste["area"] / 3 < random / 3
 
 
+def test_jitter_is_the_largest_change_of_a_side():
+    sizes = np.array([[100, 200]] * 5000)
+    change = np.abs(_jittered(sizes, 0.03, np.random.default_rng(0)).T / sizes - 1)
+    assert change.max() <= 0.03 + 1e-6
+    assert change.max(axis=0).min() > 0.0299
+
+
+def test_batches_of_training_stay_those_that_all_trained_numbers_come_from():
+    sizes = np.random.default_rng(0).integers([79, 114], [171, 183], (393, 2))
+    orders = [
+        epoch_of(BucketSampler(sizes, 32, seed, jitter=TRAIN_JITTER), epoch) for seed in range(3) for epoch in range(5)
+    ]
+    digest = hashlib.sha256(json.dumps(orders).encode()).hexdigest()
+    assert digest == "843cf66e4be589c0acdb00f4798a53b026c3e395649082c12d5a1510524bc12c"
+
+
+@pytest.mark.parametrize("batch_size", [32, 64])
+def test_padding_with_jitter_is_at_most_a_third_of_that_of_width_bins(batch_size):
+    """Relative to the real pixels; where height and width go together, width bins are better than this."""
+    sizes = real_sizes(20_000)
+    bins, *ours = (
+        padding_waste(sizes, batches)
+        for batches in (
+            list(BucketSampler(sizes, batch_size, method="width", jitter=0)),
+            *(epoch_of(BucketSampler(sizes, batch_size), epoch) for epoch in range(3)),
+        )
+    )
+    assert max(ours) / (1 - max(ours)) <= bins / (1 - bins) / 3
+
+
 def test_jitter_keeps_most_of_the_saving_and_few_meet_again():
     sizes = real_sizes(20_000)
     sampler = BucketSampler(sizes, 64)
@@ -184,6 +218,55 @@ def test_images_of_one_size_are_shuffled_as_if_at_random():
     assert mates_met_again(first, second) < 0.03
 
 
+@given(few_sizes, batch_sizes, methods, st.sampled_from([0, 0.03, 0.3]), st.integers(3600, 40_000), st.integers(1, 3))
+@settings(deadline=None)
+def test_a_budget_holds_in_every_epoch_and_all_epochs_have_as_many_batches(sizes, cap, method, jitter, budget, ranks):
+    sampler = BucketSampler(sizes, cap, 0, False, method, jitter, budget * ranks, shares=ranks)
+    for epoch in range(4):
+        batches = epoch_of(sampler, epoch)
+        assert sorted(sum(batches, [])) == list(range(len(sizes)))
+        assert len(batches) == len(sampler)
+        for batch in batches:
+            assert 1 <= len(batch) <= cap
+            assert -(-len(batch) // ranks) * sizes[batch].max(axis=0).prod() <= budget
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_within_a_budget_is_made_of_seed_and_epoch_alone(method):
+    sizes = real_sizes(500)
+    sampler = BucketSampler(sizes, 64, seed=3, method=method, pixel_budget=600_000)
+    later = epoch_of(sampler, 4)
+    epoch_of(sampler, 9)
+    assert epoch_of(sampler, 4) == later
+    assert epoch_of(BucketSampler(sizes, 64, seed=3, method=method, pixel_budget=600_000), 4) == later
+    assert epoch_of(sampler, 5) != later
+    assert epoch_of(BucketSampler(sizes, 64, seed=4, method=method, pixel_budget=600_000), 4) != later
+
+
+def test_an_epoch_that_needs_more_batches_than_there_are_gets_less_noise():
+    sizes = real_sizes(3000)
+    sampler = BucketSampler(sizes, 200, pixel_budget=1_000_000)
+    still = BucketSampler(sizes, 200, pixel_budget=1_000_000, jitter=0)
+    assert len(still) < len(sampler)
+    sampler.batches = len(still)  # as if there were no reserve
+    first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
+    assert len(first) == len(second) == len(still)
+    assert mates_met_again(first, second) > 0.3
+    assert max(len(batch) * sizes[batch].max(axis=0).prod() for batch in first) <= 1_000_000
+
+
+def test_a_budget_makes_larger_batches_of_small_images_and_fills_most_of_it():
+    sizes = real_sizes(20_000)
+    budget = 64 * int(sizes.prod(axis=1).mean())
+    batches = list(BucketSampler(sizes, 1000, pixel_budget=budget))
+    counts = np.array([len(batch) for batch in batches])
+    means = [sizes[batch].prod(axis=1).mean() for batch in batches]
+    assert np.corrcoef(counts, means)[0, 1] < -0.5
+    filled = counts * [sizes[batch].max(axis=0).prod() for batch in batches] / budget
+    assert np.median(filled) > 0.97
+    assert padding_waste(sizes, batches) <= padding_waste(sizes, list(BucketSampler(sizes, 64)))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_huge_image_does_not_blur_the_sizes_of_the_others(method):
     sizes = real_sizes(2000, seed=1)
@@ -201,6 +284,12 @@ def test_one_huge_image_does_not_blur_the_sizes_of_the_others(method):
         (np.array([[3, 0]]), {"batch_size": 2}, "sizes must be at least 1 pixel"),
         (np.ones((3, 2)), {"batch_size": 2, "method": "height"}, "method must be one of 2d, width, area, got 'height'"),
         (np.ones((3, 2)), {"batch_size": 2, "jitter": -0.1}, "jitter must be a share"),
+        (
+            np.full((3, 2), 9),
+            {"batch_size": 2, "pixel_budget": 80},
+            "image 0 of 9 x 9 px has 81; allow at least as many",
+        ),
+        (np.ones((3, 2)), {"batch_size": 2, "pixel_budget": 9, "drop_last": True}, "drop_last fills batches up to"),
     ],
 )
 def test_sampler_refuses_what_cannot_be_right(sizes, arguments, message):

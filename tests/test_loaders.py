@@ -71,6 +71,15 @@ def test_batches_carry_uint16_labels_and_groups(table):
             ].tolist()
 
 
+def test_a_pixel_budget_bounds_every_padded_batch(table):
+    config = dataclasses.replace(CONFIG, batch_size=10, pixel_budget=2000)
+    for loader in make_loaders(config, table).values():
+        shapes = [batch["mask"].shape for batch in loader]
+        assert len(shapes) == len(loader)
+        assert max(np.prod(shape) for shape in shapes) <= 2000
+        assert max(shape[0] for shape in shapes) > 2
+
+
 def test_training_changes_with_the_epoch_and_repeats_with_it(table):
     loader = make_loaders(CONFIG, table)["train"]
     first, second = by_path(loader, 0), by_path(loader, 1)

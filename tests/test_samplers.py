@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -194,6 +195,22 @@ def test_ranks_hold_similar_sizes_at_each_step():
     ranks = [list(DistributedBatches(BucketSampler(sizes, 64), rank, 2)) for rank in (0, 1)]
     means = np.array([[sizes[batch].prod(axis=1).mean() for batch in batches] for batches in ranks])
     assert np.corrcoef(means)[0, 1] > 0.95
+
+
+@given(n=st.integers(1, 60), cap=st.integers(1, 12), world_size=st.integers(1, 5), epoch=st.integers(0, 3))
+@settings(deadline=None)
+def test_each_rank_keeps_to_its_share_of_a_pixel_budget(n, cap, world_size, epoch):
+    sizes, budget = np.random.default_rng(0).integers(79, 182, (n, 2)), 4 * 150 * 150
+
+    def sampler():
+        return BucketSampler(sizes, cap * world_size, pixel_budget=budget * world_size, shares=world_size)
+
+    ranks = [epoch_of(DistributedBatches(sampler(), rank, world_size), epoch) for rank in range(world_size)]
+    assert {len(batches) for batches in ranks} == {len(sampler())}
+    assert set(sum(itertools.chain(*ranks), [])) == set(range(n))
+    for batch in itertools.chain(*ranks):
+        assert 1 <= len(batch) <= cap
+        assert len(batch) * sizes[batch].max(axis=0).prod() <= budget
 
 
 def test_rank_must_be_one_of_the_world():
