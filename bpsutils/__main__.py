@@ -51,12 +51,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     from bpsutils.config import Config
+    from bpsutils.distributed import announce, from_rank_0, ranks
     from bpsutils.pipeline import run, summary
 
     named = {"image_dir": args.data, "out_dir": args.out}
     changes = {name: value for name, value in named.items() if value is not None}
-    config = Config.from_toml(args.config, **changes) if args.config else Config(**changes)
-    print(summary(run(config, overwrite=args.overwrite), config))
+    with ranks():
+        config = from_rank_0(lambda: Config.from_toml(args.config, **changes) if args.config else Config(**changes))
+        announce(summary(run(config, overwrite=args.overwrite), config))
     return 0
 
 

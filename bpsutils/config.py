@@ -117,7 +117,7 @@ class Config:
     num_workers: int = 0
     packed: bool | None = None
     pack_path: Path | None = None
-    mixed_precision: bool = True
+    mixed_precision: bool = False
     channels_last: bool = False
     compile: bool = False
     seed: int = 0

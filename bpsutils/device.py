@@ -45,17 +45,19 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Args:
         name: ``"cuda"`` (an NVIDIA GPU), ``"mps"`` (the GPU of an Apple computer), ``"cpu"``, or ``"auto"`` for the
-            first of these that is there.
+            first of these that is there. Of several ranks that torchrun started, each gets a GPU of its own.
 
     Raises:
-        ValueError: If there is no device of that name.
+        ValueError: If there is no device of that name, or there are more ranks than GPUs.
         RuntimeError: If the device is asked for by name but cannot be used here.
 
     Example:
         >>> pick_device("cpu")
         device(type='cpu')
     """
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    # several ranks average their gradients on NVIDIA GPUs or on CPUs, not on Apple's
+    usable = {"cuda": torch.cuda.is_available(), "mps": alone and torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in usable.items() if there)
     if name not in usable:
@@ -65,7 +67,18 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device {name!r} was asked for, but PyTorch cannot use it here; set device='auto' to take what there is, "
             "and run `python -m bpsutils doctor` to see why"
         )
-    return torch.device(name)
+    return torch.device(name) if alone or name == "cpu" else torch.device(name, _gpu_of_rank())
+
+
+def _gpu_of_rank() -> int:
+    """With its number: "cuda" alone means the first GPU in every new thread."""
+    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"there are {count} GPUs for {os.environ['LOCAL_WORLD_SIZE']} ranks on this machine; start at most "
+            f"{count} with --nproc-per-node, or set device='cpu'"
+        )
+    return number
 
 
 def autocast_policy(device: torch.device) -> tuple[torch.dtype | None, bool]:

@@ -14,14 +14,16 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from tqdm.auto import tqdm
 
 from bpsutils.bucketing import collate_fn_pad
 from bpsutils.config import Config
 from bpsutils.datasets import ImageDataset
 from bpsutils.device import pick_device
+from bpsutils.distributed import gather, is_first
 from bpsutils.images import read_image, to_float
+from bpsutils.samplers import DistributedBatches
 from bpsutils.splits import group_ids
 from bpsutils.training import balanced_accuracy, forward_all
 from bpsutils.transforms import eval_transform
@@ -60,17 +62,20 @@ def predict(model: nn.Module, loader: Any, config: Config) -> pd.DataFrame:
     Returns:
         One row an image, by path: ``path``, ``group``, ``label`` (its class), ``prediction`` (the class with the
         highest score), and ``score_<class>`` for each class, from 0 to 1, which add up to 1. Without ``label`` where
-        the loader has none.
+        the loader has none. Several ranks predict their shares of the images, and each gets the whole table.
 
     Raises:
         ValueError: If the loader is empty.
     """
     model.to(pick_device(config.device))
-    bar = tqdm(loader, desc="predict", unit="batch", leave=False)
+    bar = tqdm(loader, desc="predict", unit="batch", leave=False, disable=not is_first())
     tables = [_rows(batch, logits, config.classes) for batch, logits in forward_all(model, bar, config)]
     if not tables:
         raise ValueError("the loader has no images to predict; check the split and the filters of Config")
-    return pd.concat(tables).sort_values("path", kind="stable", ignore_index=True)
+    table = pd.concat([part for tables_of_rank in gather(tables) for part in tables_of_rank])
+    # a last batch smaller than the number of ranks was dealt round again; such a repeat does not count
+    table = table[~table.index.duplicated()]
+    return table.sort_values("path", kind="stable", ignore_index=True)
 
 
 def _rows(batch: Any, logits: torch.Tensor, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -80,7 +85,8 @@ def _rows(batch: Any, logits: torch.Tensor, classes: tuple[str, ...]) -> pd.Data
     if "labels" in batch:
         table["label"] = names[batch["labels"].cpu().numpy()]
     table["prediction"] = names[scores.argmax(1)]
-    return pd.DataFrame(table | {f"score_{name}": scores[:, number] for number, name in enumerate(classes)})
+    table |= {f"score_{name}": scores[:, number] for number, name in enumerate(classes)}
+    return pd.DataFrame(table, index=batch["indices"].cpu().numpy())
 
 
 def evaluate(model: nn.Module, loader: Any, config: Config) -> Evaluation:
@@ -329,7 +335,8 @@ def control_rates(model: nn.Module, everything: pd.DataFrame, table: pd.DataFram
     if controls.empty:
         return {}
     dataset = ImageDataset(controls, eval_transform(config), config.target, config.classes, group=config.group)
-    loader = DataLoader(dataset, config.batch_size, collate_fn=collate_fn_pad)
+    batches = BatchSampler(range(len(dataset)), config.batch_size, drop_last=False)
+    loader = DataLoader(dataset, batch_sampler=DistributedBatches(batches), collate_fn=collate_fn_pad)
     predictions = predict(model, loader, config)
     last = predictions["prediction"] == config.classes[-1]
     by_branch = last.groupby(predictions["label"]).mean()

@@ -13,7 +13,9 @@ import pandas as pd
 from torch import nn
 
 from bpsutils.config import SPLITS, Config, atomically
+from bpsutils.datasets import rank_and_world_size
 from bpsutils.device import seed_everything
+from bpsutils.distributed import announce, from_rank_0, is_first
 from bpsutils.evaluation import Evaluation, background_baseline, control_rates, evaluate
 from bpsutils.loaders import make_loaders
 from bpsutils.metadata import load_table
@@ -22,7 +24,9 @@ from bpsutils.report import write_report
 from bpsutils.splits import split_table
 from bpsutils.training import FREE_TO_CHANGE, load_checkpoint, train
 
-OUTPUTS = ("config.toml", "index.parquet", "metrics.json", "predictions.csv", "report.html", "checkpoints")
+# what may lie in a folder before its run: the index, and the packed images
+PREPARED = ("index.parquet", "images.pack")
+OUTPUTS = ("config.toml", *PREPARED, "metrics.json", "predictions.csv", "report.html", "checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,8 @@ def fit(table: pd.DataFrame, config: Config, *, resume: bool = False) -> Fit:
     channels = _channels(table)
     seed_everything(config.seed)
     loaders = make_loaders(config, table)
-    model = make_model(config, channels)
+    # training gives every rank the first weights of rank 0, so only that one needs to fetch pretrained ones
+    model = make_model(config if is_first() else dataclasses.replace(config, pretrained=False), channels)
     history = train(model, loaders, config, resume=resume)
     load_checkpoint(config.out_dir / "checkpoints" / "best.pt", model)
     return Fit(model, history, evaluate(model, loaders["test"], config))
@@ -70,6 +75,7 @@ def run(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     """Scan, split, train and evaluate; write everything into ``config.out_dir``.
 
     An interrupted run is resumed by the same call. A finished one is left alone, and its metrics are returned.
+    Where torchrun started several ranks, all of them call it; rank 0 reads the folder and writes the results.
 
     Args:
         config: The experiment.
@@ -81,26 +87,17 @@ def run(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     Raises:
         FileExistsError: If ``config.out_dir`` holds something else, or a run with another configuration.
     """
-    if overwrite:
-        _remove_outputs(config.out_dir)
-        config.to_toml(config.out_dir / "config.toml")
-    if (config.out_dir / "metrics.json").exists():
-        _check_same_run(config)
-        print(f"{config.out_dir} holds a finished run; --overwrite starts it again")
-        return dict(json.loads((config.out_dir / "metrics.json").read_text(encoding="utf-8")))
-    resume = _open_out_dir(config)
+    finished, resume = from_rank_0(lambda: _open_out_dir(config, overwrite))
+    if finished is not None:
+        return finished
     start = time.perf_counter()
-    print(f"[1/4] scan {config.image_dir}")
-    everything = load_table(config)
-    print(f"[2/4] split {len(everything)} images")
-    table = split_table(everything, config)
-    print(_counts(table, config).to_string())
-    print("[3/4] train" + (" (resumed)" if resume else ""))
+    everything, table = from_rank_0(lambda: _tables(config))
+    announce("[3/4] train" + (" (resumed)" if resume else ""))
     fitted = fit(table, config, resume=resume)
-    print("[4/4] evaluate")
+    announce("[4/4] evaluate")
     metrics = _metrics(fitted, table, everything, config)
     metrics["seconds"] = round(time.perf_counter() - start, 1)
-    _write(fitted, table, metrics, config)
+    from_rank_0(lambda: _write(fitted, table, metrics, config))
     return metrics
 
 
@@ -127,16 +124,31 @@ def summary(metrics: dict[str, Any], config: Config) -> str:
     return "\n".join(lines)
 
 
-def _open_out_dir(config: Config) -> bool:
-    """Make ``out_dir`` ready; say whether it holds an interrupted run to resume."""
+def _open_out_dir(config: Config, overwrite: bool) -> tuple[dict[str, Any] | None, bool]:
+    """Make ``out_dir`` ready; return the metrics of a finished run, and whether there is one to resume."""
     out = config.out_dir
+    if overwrite:
+        _remove_outputs(out)
     if (out / "config.toml").exists():
         _check_same_run(config)
-        return (out / "checkpoints").exists()
-    if out.exists() and any(out.iterdir()):
+        if not (out / "metrics.json").exists():
+            return None, (out / "checkpoints").exists()
+        print(f"{out} holds a finished run; --overwrite starts it again")
+        return dict(json.loads((out / "metrics.json").read_text(encoding="utf-8"))), False
+    if not overwrite and out.exists() and {path.name for path in out.iterdir()} - set(PREPARED):
         raise FileExistsError(f"{out} is not empty and holds no run; choose another --out, nothing was changed")
     config.to_toml(out / "config.toml")
-    return False
+    return None, False
+
+
+def _tables(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All images, and those of the experiment with their splits."""
+    print(f"[1/4] scan {config.image_dir}")
+    everything = load_table(config)
+    print(f"[2/4] split {len(everything)} images")
+    table = split_table(everything, config)
+    print(_counts(table, config).to_string())
+    return everything, table
 
 
 def _check_same_run(config: Config) -> None:
@@ -174,12 +186,13 @@ def _metrics(fitted: Fit, table: pd.DataFrame, everything: pd.DataFrame, config:
     """All numbers of a run, flat."""
     metrics: dict[str, Any] = dict(fitted.evaluation.metrics)
     metrics["note"] = fitted.evaluation.note
-    metrics["world_size"] = 1
+    _, metrics["world_size"] = rank_and_world_size()
     metrics["simulated"] = bool(table["simulated"].any())
     for split in SPLITS:
         rows = table[table["split"] == split]
         metrics[f"n_{split}"], metrics[f"groups_{split}"] = len(rows), int(rows["group"].nunique())
-    metrics |= {f"background_{name}": value for name, value in background_baseline(table, config).items()}
+    background = from_rank_0(lambda: background_baseline(table, config))
+    metrics |= {f"background_{name}": value for name, value in background.items()}
     if "dose_Gy" in everything and config.irradiated_only:
         metrics |= control_rates(fitted.model, everything, table, config)
     return metrics

@@ -25,7 +25,19 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from bpsutils.config import Config, atomically
+from bpsutils.datasets import rank_and_world_size
 from bpsutils.device import autocast_policy, pick_device, to_device
+from bpsutils.distributed import (
+    divisor,
+    from_rank_0,
+    gather,
+    gather_images,
+    is_first,
+    mean_over_ranks,
+    parallel,
+    share_buffers,
+    with_totals,
+)
 from bpsutils.images import to_float
 from bpsutils.loaders import set_epoch
 from bpsutils.transforms import Standardise, transpose_batch
@@ -40,6 +52,11 @@ FREE_TO_CHANGE = (
     "force_rebuild_metadata_full",
     "device",
     "num_workers",
+    "packed",
+    "pack_path",
+    "mixed_precision",
+    "channels_last",
+    "compile",
 )
 
 
@@ -74,6 +91,10 @@ def train(model: nn.Module, loaders: Mapping[str, Any], config: Config, *, resum
     that require a gradient; the learning rate follows `schedule`. A run that was interrupted and resumed ends with the
     same weights as one that was not: bit for bit on a CPU with the same number of threads.
 
+    Where torchrun started several ranks, they share each batch, which is ``config.batch_size`` times as large as there
+    are ranks; the learning rate is not raised for that. A run may go on with another number of ranks: an epoch then
+    has another number of steps, and the schedule goes on at the same share of training.
+
     Args:
         model: From `bpsutils.models.make_model`; trained in place and moved to the device.
         loaders: From `bpsutils.loaders.make_loaders`.
@@ -98,7 +119,8 @@ def train(model: nn.Module, loaders: Mapping[str, Any], config: Config, *, resum
         run.load_newest(config)
     else:
         _remove_checkpoints(config)
-    with tqdm(total=config.epochs * steps, initial=len(run.history) * steps, unit="batch", mininterval=0.5) as bar:
+    done = len(run.history) * steps
+    with tqdm(total=config.epochs * steps, initial=done, unit="batch", mininterval=0.5, disable=not is_first()) as bar:
         for epoch in range(len(run.history) + 1, config.epochs + 1):
             bar.set_description(f"epoch {epoch}/{config.epochs}")
             # all randomness is a function of (seed, epoch), so an epoch done again is the same epoch
@@ -109,7 +131,9 @@ def train(model: nn.Module, loaders: Mapping[str, Any], config: Config, *, resum
             row["learning_rate"] = run.optimizer.param_groups[0]["lr"]
             bar.set_postfix(val_loss=f"{row['val_loss']:.3f}", val_balanced=f"{row['val_balanced_accuracy']:.3f}")
             run.history.append(row)
-            run.save(config)
+            if is_first():
+                run.save(config)
+    gather(None)  # the last checkpoint is written before any rank goes on to read it
     return pd.DataFrame(run.history)
 
 
@@ -183,9 +207,7 @@ def forward_all(
     device = next(model.parameters()).device
     for batch in batches:
         images, mask, _ = prepare(batch, device, config)
-        with _autocast(device):
-            logits = model(images, mask)
-        yield batch, logits.float().cpu()
+        yield batch, _forward(model, images, mask, config).cpu()
 
 
 def load_checkpoint(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
@@ -196,8 +218,8 @@ def load_checkpoint(path: str | os.PathLike[str], model: nn.Module) -> dict[str,
         model: A network of the kind that was trained; changed in place.
 
     Returns:
-        The checkpoint: ``model``, ``optimizer``, ``scheduler``, ``scaler``, ``epoch``, ``steps``, ``seed``, ``config``,
-        ``versions``, ``history``.
+        The checkpoint: ``model``, ``optimizer``, ``scheduler``, ``scaler``, ``epoch``, ``steps``, ``images``,
+        ``world_size``, ``seed``, ``config``, ``versions``, ``history``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -220,30 +242,42 @@ class _Run:
     """What changes from step to step, and is saved and loaded together."""
 
     model: nn.Module
+    net: nn.Module  # the model, or what averages its gradients over several ranks
     device: torch.device
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     steps: int
+    images: int
     history: list[dict[str, Any]]
 
     @classmethod
     def start(cls, model: nn.Module, loader: Any, config: Config) -> _Run:
         device = pick_device(config.device)
         model.to(device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not parameters:
             raise ValueError("every parameter of the model is frozen; name some in Config.trainable")
         weights = class_weights(_labels(loader), config.classes) if config.class_weights else None
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # fused: one kernel for all weights, and no waiting for the GPU to learn whether the scaler skips the step
+        fused = True if device.type == "cuda" else None
+        rate, decay = config.learning_rate, config.weight_decay
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
         steps = config.epochs * len(loader)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
         # the usual first scale of 2**16 overflows at the first steps, which would then be lost
-        scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=autocast_policy(device)[1])
+        scaled = config.mixed_precision and autocast_policy(device)[1]
+        scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=scaled)
         # summed over a batch and divided by its number of images: each image weighs the same in a batch of any size
         loss = nn.CrossEntropyLoss(weight=weights, reduction="sum").to(device)
-        return cls(model, device, loss, optimizer, scheduler, scaler, steps, [])
+        if config.compile:
+            # in place, so that the names of the weights stay; dynamic, or every new image size would be compiled anew
+            model.compile(dynamic=True)
+        net = parallel(model)
+        return cls(model, net, device, loss, optimizer, scheduler, scaler, steps, len(loader.dataset), [])
 
     def save(self, config: Config) -> None:
         """Write the checkpoint of the epoch that just ended."""
@@ -255,6 +289,8 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "epoch": epoch,
             "steps": self.steps,
+            "images": self.images,
+            "world_size": rank_and_world_size()[1],
             "seed": config.seed,
             "config": _plain(config),
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
@@ -267,37 +303,62 @@ class _Run:
 
     def load_newest(self, config: Config) -> None:
         """Go on from the newest checkpoint that is whole, if there is one."""
-        path = _newest(_folder(config))
+        path = from_rank_0(lambda: _newest(_folder(config)))
         if path is None:
             return
-        _check_same_experiment(path, _read(path), config, self.steps)
+        _check_same_experiment(path, _read(path), config, self)
         checkpoint = load_checkpoint(path, self.model)
+        for saved, own in zip(checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved["fused"] = own["fused"]  # as this device does it
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
+        if checkpoint["scaler"] and self.scaler.is_enabled():  # a run in full precision has none
+            self.scaler.load_state_dict(checkpoint["scaler"])
         self.history = checkpoint["history"]
+        if checkpoint["steps"] != self.steps:
+            self._place_in_schedule(len(self.history) * self.steps // config.epochs)
+
+    def _place_in_schedule(self, step: int) -> None:
+        """Let the learning rate go on as after ``step`` steps."""
+        rates = [rate * schedule(step, self.steps) for rate in self.scheduler.base_lrs]
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "last_epoch": step, "_last_lr": rates})
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def _train_epoch(run: _Run, loader: Any, config: Config, bar: Any) -> float:
     """One pass over the training images; their mean loss."""
-    run.model.train()
+    run.net.train()
     losses, counts = [], []
-    for batch in loader:
+    for batch, total in with_totals(loader):
+        # under a pixel budget steps differ in size: a mean over the usual number lets each image weigh the same
+        count = run.images * config.epochs / run.steps if config.pixel_budget else total
         images, mask, labels = prepare(batch, run.device, config)
         images, mask = transpose_batch(images, mask)
-        with _autocast(run.device):
-            logits = run.model(images, mask)
-            loss = run.loss(logits, labels) / len(images)
+        logits = _forward(run.net, images, mask, config)
+        loss = run.loss(logits, labels) / divisor(total, count)
         run.optimizer.zero_grad()
         run.scaler.scale(loss).backward()
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.scheduler.step()
         losses.append(loss.detach())
-        counts.append(len(images))
+        counts.append(count)
         bar.update()
+    share_buffers(run.model)
     # read once an epoch: reading a loss from a GPU makes it wait
-    return _mean_loss(torch.stack(losses).double().cpu().numpy(), np.array(counts), len(run.history) + 1, config)
+    means = mean_over_ranks(torch.stack(losses).double()).cpu().numpy()
+    return _mean_loss(means, np.array(counts), len(run.history) + 1, config)
+
+
+def _forward(net: nn.Module, images: torch.Tensor, mask: torch.Tensor | None, config: Config) -> torch.Tensor:
+    """Logits as float32, computed in the precision and memory format that the configuration asks for."""
+    if config.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    dtype = autocast_policy(images.device)[0] if config.mixed_precision else None
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        logits: torch.Tensor = net(images, mask)
+    return logits.float()
 
 
 def _mean_loss(losses: np.ndarray, counts: np.ndarray, epoch: int, config: Config) -> float:
@@ -317,10 +378,13 @@ def _diverged(loss: float, where: str, config: Config) -> RuntimeError:
 
 def _validate(run: _Run, loader: Any, config: Config) -> dict[str, float]:
     """Loss and balanced accuracy on images that are not trained on."""
-    pairs = [(logits, batch["labels"].cpu()) for batch, logits in forward_all(run.model, loader, config)]
-    if not pairs:
+    found = [
+        (batch["indices"].cpu(), logits, batch["labels"].cpu())
+        for batch, logits in forward_all(run.model, loader, config)
+    ]
+    if not found:
         raise ValueError("loaders['val'] has no batches; check Config.fractions or Config.val_cases")
-    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    logits, labels = gather_images(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     loss = run.loss(logits.to(run.device), labels.to(run.device)).item() / len(labels)
     if not math.isfinite(loss):
         raise _diverged(loss, f"epoch {len(run.history) + 1}, validation", config)
@@ -335,11 +399,6 @@ def _labels(loader: Any) -> np.ndarray:
             "use an ImageDataset with a target, or set Config.class_weights=False"
         )
     return np.asarray(labels)
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    dtype, _ = autocast_policy(device)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def _folder(config: Config) -> Path:
@@ -390,7 +449,7 @@ def _plain(config: Config) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def _check_same_experiment(path: Path, checkpoint: dict[str, Any], config: Config, steps: int) -> None:
+def _check_same_experiment(path: Path, checkpoint: dict[str, Any], config: Config, run: _Run) -> None:
     """Going on with another experiment would give neither; so would another schedule of the learning rate."""
     saved, now = checkpoint["config"], _plain(config)
     changed = [
@@ -398,10 +457,20 @@ def _check_same_experiment(path: Path, checkpoint: dict[str, Any], config: Confi
         for name, value in now.items()
         if name not in FREE_TO_CHANGE and name in saved and saved[name] != value
     ]
-    if not changed and checkpoint["steps"] != steps:
-        changed = [f"the run had {checkpoint['steps']} steps, has {steps}: the training images changed"]
+    before, ranks = checkpoint.get("world_size", 1), rank_and_world_size()[1]
+    if not changed and checkpoint.get("images", run.images) != run.images:
+        changed = [f"the run had {checkpoint['images']} training images, has {run.images}"]
+    if not changed and before == ranks and checkpoint["steps"] != run.steps:
+        changed = [f"the run had {checkpoint['steps']} steps, has {run.steps}: the training images changed"]
     if changed:
         raise ValueError(
             f"cannot resume from {path}: {'; '.join(changed)}. Set it back, or train from the start (resume=False) "
             "into another Config.out_dir; more epochs too need a new run, for the learning rate falls over all of them"
+        )
+    if before != ranks and is_first():
+        warnings.warn(
+            f"{path} is of a run on {before} ranks, which goes on with {ranks}: batches are of "
+            f"{config.batch_size * ranks} images now, and the whole run has {run.steps} steps, not "
+            f"{checkpoint['steps']}; the learning rate goes on at the same share of training",
+            stacklevel=4,
         )
