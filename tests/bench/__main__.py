@@ -7,6 +7,8 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(names: Sequence[str], data: Data, quick: bool) -> Iterator[Table]:
     for name in names:
-        yield from importlib.import_module(f".{name}", __package__).tables(data, quick)
+        with redirect_stderr(StringIO()):  # bars of progress
+            yield from importlib.import_module(f".{name}", __package__).tables(data, quick)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from select import select
 
@@ -81,8 +83,9 @@ def _main(module: str, contender: str, folder: str, count: str) -> None:
     one = named[contender]
     print("ready", flush=True)
     sys.stdin.readline()
-    state = one.prepare()
-    timed(one.work, state)
+    with redirect_stderr(StringIO()):  # bars of progress
+        state = one.prepare()
+        timed(one.work, state)
     print("done", flush=True)
 
 
