@@ -61,6 +61,7 @@ from bpsutils.plots.samplers import (
     rare_a_batch,
     rarest,
 )
+from bpsutils.plots.scaling_up import amdahl, flat_store, ladder, step_times
 from bpsutils.plots.start_here import class_balance, confusion, curves, recipe_diagram, roc, split_examples
 from bpsutils.plots.tensors import broadcasting_diagram, screen_levels, sixteen_bit_damage, window_figure
 from bpsutils.plots.training import (
@@ -91,6 +92,7 @@ __all__ = [
     "QUIET",
     "SIMULATED",
     "Schedule",
+    "amdahl",
     "as_html",
     "batch_pixels",
     "batch_xray",
@@ -116,6 +118,7 @@ __all__ = [
     "diagnoses",
     "display_window",
     "first_trainings",
+    "flat_store",
     "hard_examples",
     "image_grid",
     "imbalance",
@@ -123,6 +126,7 @@ __all__ = [
     "inflation",
     "intervals",
     "label_breakers",
+    "ladder",
     "last_batch",
     "mice_and_scores",
     "minibatch_sgd",
@@ -160,6 +164,7 @@ __all__ = [
     "softmax_figure",
     "split_examples",
     "spot",
+    "step_times",
     "strip_batches",
     "style",
     "throughput",

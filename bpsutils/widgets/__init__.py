@@ -12,12 +12,14 @@ from bpsutils.widgets.evaluation import operating_point
 from bpsutils.widgets.metadata import leakage
 from bpsutils.widgets.models import pooling
 from bpsutils.widgets.samplers import imbalance, sampler_stream
+from bpsutils.widgets.scaling_up import amdahl
 from bpsutils.widgets.start_here import threshold
 from bpsutils.widgets.tensors import windowing
 from bpsutils.widgets.training import learning_rate
 from bpsutils.widgets.transforms import augmentation_playground
 
 __all__ = [
+    "amdahl",
     "augmentation_playground",
     "batch_viewer",
     "bucket_boundaries",
