@@ -42,7 +42,8 @@ from bpsutils.exercises.bucketing import q1, q2, q3, q4, q5
 
 # %% [markdown] tags=["instructor"]
 # > *Show:* part 6 of the notes, "Dataloader and helper functions": `collate_fn_pad`, `make_boundaries_for_batches`,
-# > `BucketSampler`. Then [`bpsutils/bucketing.py`](../bpsutils/bucketing.py): the same three, in the same words.
+# > `BucketSampler`. Then [`bpsutils/bucketing.py`](../bpsutils/bucketing.py) and
+# > [`bpsutils/collate.py`](../bpsutils/collate.py): the same three, in the same words.
 # >
 # > *Say:* the notes call the padding very negligible. Today we measure it, and find out what would make it so.
 # >
@@ -254,8 +255,9 @@ def met_again(first, second):
 q4.check(met_again)
 
 # %% [markdown]
-# The cure is [jitter](GLOSSARY.md#jitter): each epoch sorts sizes that are multiplied by a little noise. **Predict.**
-# With noise of 3 %, what grows, what shrinks, and which of the two changes more?
+# The cure is [jitter](GLOSSARY.md#jitter): each epoch sorts sizes with a little noise. A jitter of 3 % multiplies each
+# side by a random number from 0.97 to 1.03. **Predict.** What grows then, what shrinks, and which of the two changes
+# more?
 
 
 # %%
@@ -269,7 +271,8 @@ def price(method, jitter):
     return [method, jitter, padding_waste(many, first), mates_met_again(first, list(sampler))]
 
 
-rows = [price(method, jitter) for method in ("2d", "width") for jitter in (0, 0.01, 0.03, 0.1, 0.2)]
+noises = (0, 0.01, 0.03, 0.05, 0.1, 0.2)
+rows = [price(method, jitter) for method in ("2d", "width") for jitter in noises]
 two = [np.random.default_rng(epoch).permutation(20_000).reshape(-1, 32) for epoch in (0, 1)]
 rows += [["random", np.nan, padding_waste(many, two[0]), mates_met_again(*two)]]
 prices = pd.DataFrame(rows, columns=["method", "jitter", "waste", "met_again"])
@@ -278,10 +281,10 @@ figure = plots.shuffling_price(prices, caption=plots.SIMULATED)
 plots.show(figure, "Padding against mates who meet again; the line of 2d lies below that of width.")
 
 # %% [markdown]
-# Percentages at the points of the lower line are the jitter. `BucketSampler` takes 3 % unless told otherwise: a quarter
-# of the padding of random batches, and one pair of mates in about 40 meets again. Validation and test need no
-# shuffling; `make_loaders` gives them 0. The order is a function of seed and epoch, so call `set_epoch` before each
-# epoch.
+# Percentages at the points of the lower line are the jitter. `BucketSampler` takes 3 % unless told otherwise: a sixth
+# of the padding of random batches, and one pair of mates in about 18 meets again. `make_loaders` takes 5 % to train,
+# where one in 40 does, and 0 for validation and test, which need no shuffling. The order is a function of seed and
+# epoch, so call `set_epoch` before each epoch.
 #
 # One thing stays: the images of a batch are of similar size. Whatever goes along with size then differs from batch to
 # batch, and layers that normalise over a batch will see it. (What old mates cost a trained network, this notebook does
@@ -461,7 +464,9 @@ plots.show(figure, "One nucleus as stored and resized to 96, 64 and 32 px: its f
 # | detail, size, shape | kept | kept | lost in part |
 # | network | any size, mask | any size, mask | any |
 #
-# You have met every function of [`bpsutils/bucketing.py`](../bpsutils/bucketing.py). Read it from top to bottom.
+# You have met every function of [`bpsutils/bucketing.py`](../bpsutils/bucketing.py) and
+# [`bpsutils/collate.py`](../bpsutils/collate.py). Read them from top to bottom. One option of `BucketSampler` is left:
+# with a `pixel_budget`, batches hold so many pixels instead of so many images. `12_scaling_up` uses it.
 #
 # ## You can now
 #
