@@ -252,9 +252,14 @@ def _cuda_works() -> Finding:
     return Finding("GPU", name)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: of a container or a cluster's job often not all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cores() -> Finding:
     """Containers share tensors between workers through /dev/shm, which Docker makes 64 MB small."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     shared = Path("/dev/shm")
     if shared.is_dir() and (free := shutil.disk_usage(shared).free) < 256e6:
         found = f"{cores}, but only {free / 1e6:.0f} MB of shared memory for DataLoader workers"

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bpsutils.datasets import rank_and_world_size
+from bpsutils.device import usable_cores
 from bpsutils.samplers import DistributedBatches
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def ranks() -> Iterator[None]:
         return
     local_rank, local_ranks = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_ranks))
+        torch.set_num_threads(max(1, usable_cores() // local_ranks))
     if local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)

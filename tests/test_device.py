@@ -3,6 +3,7 @@ import random
 import shutil
 import subprocess
 import sys
+import textwrap
 import types
 from collections import namedtuple
 
@@ -32,6 +33,54 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
 def test_cpu_is_had_when_asked_for_beside_a_gpu(monkeypatch):
     have(monkeypatch, cuda=True)
     assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_rank_gets_a_gpu_of_its_own(monkeypatch, name):
+    have(monkeypatch, cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for variable, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    assert pick_device(name) == torch.device("cuda", 1)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_more_ranks_than_gpus(monkeypatch):
+    have(monkeypatch, cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for variable, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=r"2 GPUs for 3 ranks.*at most 2 with --nproc-per-node, or set device='cpu'"):
+        pick_device("auto")
+
+
+def test_ranks_on_apple_train_on_the_cpu(monkeypatch):
+    have(monkeypatch, mps=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert pick_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_asleep_unless_told_otherwise(before, after):
+    """Read once, when torch is imported: so it must be set by then."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if before:
+        environment["OMP_WAIT_POLICY"] = before
+    script = """
+        import builtins, os, sys
+        real = builtins.__import__
+        def spy(name, *rest):
+            if name == "torch" and "torch" not in sys.modules:
+                print(os.environ.get("OMP_WAIT_POLICY"))
+                builtins.__import__ = real
+            return real(name, *rest)
+        builtins.__import__ = spy
+        import bpsutils
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [after]
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])

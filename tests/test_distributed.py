@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from bpsutils import distributed
 from bpsutils.config import Config
+from bpsutils.device import usable_cores
 from bpsutils.distributed import divisor, from_rank_0, gather_images, with_totals
 from bpsutils.evaluation import evaluate
 from bpsutils.loaders import make_loaders
@@ -105,6 +106,11 @@ def test_a_run_goes_on_with_more_ranks(two, folder):
 
 def test_only_rank_0_is_asked(two):
     assert two["asked"] == [0, 0]
+
+
+def test_ranks_share_the_cores(two):
+    assert two["threads"] == 2 * [max(1, usable_cores() // 2)]
+    assert two["devices"] == 2 * ["cpu"]
 
 
 def test_a_rank_that_dies_ends_the_job_with_its_traceback(tmp_path):

@@ -188,6 +188,14 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_folder_that_holds_only_what_was_prepared_is_used(quick, tmp_path):
+    """As `python -m bpsutils pack --out` leaves it."""
+    (tmp_path / "out" / "images.pack").mkdir(parents=True)
+    Config(resize=16, epochs=1).to_toml(quick)
+    assert main(["run", "--config", str(quick), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
 def test_overwrite_removes_only_what_a_run_wrote(quick, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

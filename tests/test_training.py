@@ -209,6 +209,64 @@ def test_train_loss_is_the_mean_over_images_not_over_batches(config):
     assert losses == pytest.approx(7 / 4)
 
 
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_half_precision_is_for_those_who_ask(config, monkeypatch):
+    """And in training as in validation."""
+    monkeypatch.setattr(training, "autocast_policy", lambda device: (torch.bfloat16, True))
+    for asked, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        seen, half = [], dataclasses.replace(config, mixed_precision=asked, epochs=1)
+        model = make_model(half)
+        model.head.register_forward_hook(lambda module, inputs, logits, seen=seen: seen.append(logits.dtype))
+        train(model, make_loaders(), half)
+        assert seen == 6 * [expected]  # three batches each
+        saved = torch.load(checkpoint(half, "best.pt"), weights_only=True)
+        assert bool(saved["scaler"]) == asked
+
+
+def test_channels_last_changes_the_layout_and_not_the_loss(config):
+    plain = train(make_model(config), make_loaders(), config)
+    seen = []
+    model = make_model(config)
+    model.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    last = train(model, make_loaders(), dataclasses.replace(config, channels_last=True))
+    assert all(seen)
+    assert model.blocks[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert last["train_loss"].tolist() == pytest.approx(plain["train_loss"].tolist(), rel=1e-3)
+
+
+def test_compiling_is_for_any_size_and_leaves_the_names_of_the_weights(config, monkeypatch):
+    """The compiler itself takes a minute, so it is left out here."""
+    calls = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: calls.append(options))
+    train(make_model(config), make_loaders(), config)
+    assert calls == []
+    model = make_model(config)
+    train(model, make_loaders(), dataclasses.replace(config, compile=True))
+    assert calls == [{"dynamic": True}]
+    load_checkpoint(checkpoint(config, "best.pt"), make_model(config))
+
+
+def test_under_a_pixel_budget_every_image_weighs_the_same(config, monkeypatch):
+    """Gradients of two steps of three and one images add up to those of twice the mean over all four."""
+    monkeypatch.setattr("bpsutils.training.transpose_batch", lambda images, mask: (images, mask))
+    gradients = {}
+    for sizes in ([3, 1], [4]):
+        rows = torch.arange(4).split(sizes)
+        loader = DataLoader(Spots(4), batch_sampler=[part.tolist() for part in rows], collate_fn=collate_fn_pad)
+        budget = dataclasses.replace(config, pixel_budget=10_000, epochs=1)
+        run = training._Run.start(make_model(config), loader, budget)
+        monkeypatch.setattr(run.optimizer, "step", lambda: None)
+        monkeypatch.setattr(run.optimizer, "zero_grad", lambda: None)  # so that gradients add up
+        loss = training._train_epoch(run, loader, budget, type("Bar", (), {"update": lambda self: None})())
+        gradients[len(sizes)] = run.model.head.weight.grad / len(sizes), loss
+    torch.testing.assert_close(gradients[2][0], gradients[1][0])
+    assert gradients[2][1] == pytest.approx(gradients[1][1])
+
+
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +451,63 @@ def test_other_training_images_are_not_resumed(config):
     interrupted(config)
     with pytest.raises(ValueError, match="the run had 12 training images, has 20"):
         train(make_model(config), make_loaders(n=20), config, resume=True)
+
+
+def test_another_cut_into_batches_is_not_resumed(config):
+    """The same number of images, but their batches are others."""
+    interrupted(config)
+    loaders = make_loaders()
+    loaders["train"] = DataLoader(Spots(), 3, sampler=Shuffled(12), collate_fn=collate_fn_pad)
+    with pytest.raises(ValueError, match="the run had 12 steps, has 16: the training images changed"):
+        train(make_model(config), loaders, config, resume=True)
+
+
+def test_what_does_not_change_the_result_may_change(config):
+    interrupted(config)
+    other = dataclasses.replace(config, packed=True, pack_path=Path("pack"), mixed_precision=True, channels_last=True)
+    assert len(train(make_model(other), make_loaders(), other, resume=True)) == 4
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(config, tmp_path):
+    """It says neither how many ranks it had nor how many images, and knows fewer settings."""
+    whole = make_model(config)
+    train(whole, make_loaders(), dataclasses.replace(config, out_dir=tmp_path / "whole"))
+    interrupted(config)
+    path = checkpoint(config, "epoch_0002.pt")
+    saved = torch.load(path, weights_only=True)
+    del saved["world_size"], saved["images"], saved["config"]["mixed_precision"], saved["config"]["packed"]
+    torch.save(saved, path)
+    resumed = make_model(config)
+    train(resumed, make_loaders(), config, resume=True)
+    assert_same_weights(resumed, whole)
+
+
+def test_a_run_goes_on_from_another_number_of_ranks(config):
+    """As two ranks with batches of two would have left it: steps of four images, and the rate where it was."""
+    interrupted(config)
+    path = checkpoint(config, "epoch_0002.pt")
+    saved = torch.load(path, weights_only=True)
+    saved["world_size"], saved["steps"] = 2, 24
+    torch.save(saved, path)
+    with pytest.warns(
+        UserWarning, match=r"on 2 ranks, which goes on with 1: .* run has 12 steps, not 24; the lea"
+    ):
+        history = train(make_model(config), make_loaders(), config, resume=True)
+    assert history["learning_rate"].tolist() == pytest.approx(
+        [config.learning_rate * schedule(step, 12) for step in (3, 6, 9, 12)]
+    )
+
+
+def test_a_run_from_a_gpu_goes_on_on_a_cpu(config):
+    """A fused optimiser is the GPU's; the CPU's must not turn into one."""
+    interrupted(config)
+    path = checkpoint(config, "epoch_0002.pt")
+    saved = torch.load(path, weights_only=True)
+    saved["optimizer"]["param_groups"][0]["fused"] = True
+    torch.save(saved, path)
+    train(make_model(config), make_loaders(), config, resume=True)
+    groups = torch.load(checkpoint(config, "epoch_0004.pt"), weights_only=True)["optimizer"]["param_groups"]
+    assert groups[0]["fused"] is None
 
 
 def test_a_run_whose_folder_moved_is_resumed(config, tmp_path):

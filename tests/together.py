@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from bpsutils.bucketing import BucketSampler, collate_fn_pad
 from bpsutils.config import Config
 from bpsutils.datasets import rank_and_world_size
+from bpsutils.device import pick_device
 from bpsutils.distributed import from_rank_0, gather, ranks
 from bpsutils.evaluation import predict
 from bpsutils.models import make_model
@@ -93,6 +94,8 @@ def everything(folder):
     stops(folder / "two_then_one")
     found["one_then_two"] = resumes(folder / "one_then_two")
     found["asked"] = gather(from_rank_0(lambda: rank_and_world_size()[0]))
+    found["threads"] = gather(torch.get_num_threads())
+    found["devices"] = gather(str(pick_device("cpu")))
     if rank_and_world_size()[0] == 0:
         torch.save(found, folder / "found.pt")
 
