@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -43,7 +43,7 @@ def peak(module: str, contender: str, data: Data) -> str:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         assert process.stdin
         assert process.stdout
-        process.stdout.readline()  # "ready": torch and the data are loaded, and do not count
+        process.stdout.readline()  # "ready": torch, the library and the data are loaded, and do not count
         start = highest = _tree(process.pid)
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -81,9 +81,10 @@ def _main(module: str, contender: str, folder: str, count: str) -> None:
     data = make(Path(folder), int(count))
     named = {one.name: one for one in import_module(f".{module}", __package__).contenders(data)}
     one = named[contender]
+    import_module(one.needs or "sys")
     print("ready", flush=True)
     sys.stdin.readline()
-    with redirect_stderr(StringIO()):  # bars of progress
+    with redirect_stderr(StringIO()), redirect_stdout(StringIO()):  # bars of progress; "done" must be the next line
         state = one.prepare()
         timed(one.work, state)
     print("done", flush=True)
