@@ -21,13 +21,14 @@ from unittest import mock
 
 from bpsutils import images
 
-# Where Python code asks for files: owner, name, kind of request. `bpsutils.images` opens without Python's buffer.
+# Where Python code asks for files: owner, name, kind of request. `bpsutils` also opens without Python's buffer.
 _DOORS: tuple[tuple[Any, str, str], ...] = (
     (os, "stat", "stat"),
     (os, "scandir", "list"),
     (os, "listdir", "list"),
     (builtins, "open", "open"),
     (io, "open", "open"),
+    (os, "open", "open"),
     (images, "FileIO", "open"),
 )
 

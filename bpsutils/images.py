@@ -38,6 +38,7 @@ __all__ = [
     "ImageHeader",
     "PathLike",
     "decode_image",
+    "header_of",
     "read_header",
     "read_image",
     "to_float",
@@ -72,7 +73,12 @@ def read_header(path: PathLike) -> ImageHeader:
     """
     # Unbuffered: a buffer would read 8 kB of pixels to get at 8 bytes of header.
     with FileIO(path) as file:
-        return _inspect(Source(file), path)[0]
+        return header_of(file, path)
+
+
+def header_of(file: FileIO, name: PathLike) -> ImageHeader:
+    """`read_header` of a file that is open already; ``name`` is what error messages call it."""
+    return _inspect(Source(file), name)[0]
 
 
 def read_image(path: PathLike) -> np.ndarray:

@@ -7,40 +7,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bpsutils.config import atomically
-from bpsutils.images import read_header
-from bpsutils.scan import IMAGE_SUFFIXES, WORKERS, ScanFailure, attempt, fast_scan, map_files
-
-INDEX_VERSION = b"1"
+from bpsutils.headers import read_headers
+from bpsutils.images import ImageError, ImageHeader
+from bpsutils.scan import IMAGE_SUFFIXES, ScanFailure, list_files, map_files
 
 Report = dict[str, list[str]]  # what is odd about a folder: kind of problem -> where it was met
 
 
-class IndexRow(NamedTuple):
-    """One image in the index; ``path`` is relative to the image folder, with ``/``, so that the folder can move."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    height: int
-    width: int
-    dtype: str
-    channels: int
-    simulated: bool
-
-
-_TYPES = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
-_SCHEMA = pa.schema(
-    [(name, _TYPES[kind]) for name, kind in get_type_hints(IndexRow).items()],
-    metadata={b"bpsutils_index": INDEX_VERSION},
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the image folder, with "/", so that the folder can move
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("dtype", pa.string()),
+        ("channels", pa.int64()),
+        ("simulated", pa.bool_()),
+    ],
+    metadata={b"bpsutils_index": b"1"},
 )
 
 
@@ -56,8 +50,11 @@ def note(report: Report, kind: str, items: Iterable[str]) -> None:
     report.setdefault(kind, []).extend(items)
 
 
-def update_index(root: Path, index_path: Path, full: bool, report: Report) -> list[IndexRow]:
+def update_index(root: Path, index_path: Path, full: bool, report: Report) -> pa.Table:
     """Bring the stored index up to date with a folder, and return it.
+
+    Only files that the index knows are asked for their size and time of change, and only the others are opened:
+    no file is asked twice.
 
     Args:
         root: Folder of the images, an absolute path.
@@ -66,51 +63,94 @@ def update_index(root: Path, index_path: Path, full: bool, report: Report) -> li
         report: Gets what could not be read, under ``"unreadable"`` and ``"index"``.
 
     Returns:
-        One row an image that can be read, sorted by path.
+        Table of `SCHEMA`: one row an image that can be read, sorted by path.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no image file in it.
     """
-    scan = fast_scan(root)
-    if not scan.files and not scan.failures:
+    paths, failures = list_files(root)
+    if not paths and not failures:
         raise FileNotFoundError(
             f"no image files below {root} (looked for {', '.join(IMAGE_SUFFIXES)}); "
             "check Config.image_dir, or fetch images with `python -m bpsutils download`"
         )
-    old = None if full else _read_index(index_path, report)
-    known = {row[:3]: row for row in old or []}
+    note(report, "unreadable", [_describe(failure) for failure in failures])
+    stored = None if full else _read_index(index_path, report)
+    old = SCHEMA.empty_table() if stored is None else stored
+    paths = [path for path in paths if path.isascii() or _is_text(path, report)]
+    rows = _unchanged(paths, _names(paths, root), old)
+    fresh = _read_rows(sorted([paths[n] for n in np.flatnonzero(rows < 0)]), root, report)
+    table = pa.concat_tables([old.take(pa.array(np.sort(rows[rows >= 0]))), fresh]).sort_by("path")
+    if stored is None or not table.equals(stored):  # one that is right already is not touched: others may be reading it
+        _write_index(table, index_path)
+    return table
+
+
+def _is_text(path: str, report: Report) -> bool:
+    """Whether Parquet, which holds UTF-8, can hold a name."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        note(report, "unreadable", [str(error)])
+        return False
+    return True
+
+
+def _names(paths: list[str], root: Path) -> pa.Array:
     start = len(os.path.join(root, ""))  # noqa: PTH118  (plain text: 77,177 Path objects take half a second)
-    keys = [(file.path[start:].replace(os.sep, "/"), file.size, file.mtime_ns) for file in scan.files]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        fresh = map_files(partial(_read_row, root), [key for key in keys if key not in known], pool, "headers")
-    known |= {row[:3]: row for row in fresh if isinstance(row, IndexRow)}
-    note(report, "unreadable", [_describe(failure) for failure in scan.failures])
-    note(report, "unreadable", [row for row in fresh if isinstance(row, str)])
-    rows = [known[key] for key in keys if key in known]
-    if rows != old:  # an index that is right already is not touched: others may be reading it
-        _write_index(rows, index_path)
+    return pa.array([path[start:].replace(os.sep, "/") for path in paths], pa.string())
+
+
+def _unchanged(paths: list[str], names: pa.Array, old: pa.Table) -> np.ndarray:
+    """For each file its row in the old index, -1 where it is new or changed."""
+    rows: np.ndarray = pc.index_in(names, old["path"]).fill_null(-1).to_numpy().astype(np.int64)
+    known = np.flatnonzero(rows >= 0)
+    states = map_files(_state, [paths[n] for n in known])
+    changed = np.zeros(len(known), bool)
+    for column, name in enumerate(("size", "mtime_ns")):
+        changed |= np.array([state[column] for state in states], np.int64) != old[name].to_numpy()[rows[known]]
+    rows[known[changed]] = -1
     return rows
 
 
-def _read_row(root: Path, key: tuple[str, int, int]) -> IndexRow | str:
-    """The row for a file, or why there is none."""
-    path = str(root / key[0])
+def _state(path: str) -> tuple[int, int]:
     try:
-        key[0].encode()  # Parquet holds UTF-8, and the name is read back from there
-        header = attempt(read_header, path)
-    except ValueError as error:  # ImageError, or UnicodeEncodeError
-        return str(error)
-    if isinstance(header, ScanFailure):
-        return _describe(header)
-    drawn = header.software.startswith("bpsutils")
-    return IndexRow(*key, header.height, header.width, str(header.dtype), header.channels, drawn)
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return -1, -1  # opened like a new one: if it refuses that too, with patience, it is reported
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_rows(paths: list[str], root: Path, report: Report) -> pa.Table:
+    found = read_headers(paths, desc="headers")
+    for header in found.headers:
+        if isinstance(header, ImageError):
+            note(report, "unreadable", [str(header)])
+        elif isinstance(header, ScanFailure):
+            note(report, "unreadable", [_describe(header)])
+    right = np.array([isinstance(header, ImageHeader) for header in found.headers], bool)
+    headers = [header for header in found.headers if isinstance(header, ImageHeader)]
+    columns = [
+        _names(paths, root).filter(pa.array(right)),
+        found.sizes[right],
+        found.mtimes_ns[right],
+        [header.height for header in headers],
+        [header.width for header in headers],
+        [_text(header.dtype) for header in headers],
+        [header.channels for header in headers],
+        [header.software.startswith("bpsutils") for header in headers],
+    ]
+    return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+
+
+_text = cache(str)  # NumPy builds the name of a type anew each time
 
 
 def _describe(failure: ScanFailure) -> str:
     return f"{failure.path}: {os.strerror(failure.errno)} (errno {failure.errno})"
 
 
-def _read_index(path: Path, report: Report) -> list[IndexRow] | None:
+def _read_index(path: Path, report: Report) -> pa.Table | None:
     if not path.exists():
         return None
     try:
@@ -119,13 +159,12 @@ def _read_index(path: Path, report: Report) -> list[IndexRow] | None:
     except (pa.ArrowException, OSError, ValueError) as error:
         note(report, "index", [f"{path} is not readable ({error})"])
         return None
-    if not stored.schema.equals(_SCHEMA, check_metadata=True):
+    if not stored.schema.equals(SCHEMA, check_metadata=True):
         note(report, "index", [f"{path} is from another version of bpsutils"])
         return None
-    return [IndexRow(*values) for values in zip(*stored.to_pydict().values(), strict=True)]
+    return stored
 
 
-def _write_index(rows: list[IndexRow], path: Path) -> None:
-    columns = {name: [getattr(row, name) for row in rows] for name in IndexRow._fields}
+def _write_index(table: pa.Table, path: Path) -> None:
     with atomically(path) as temporary:
-        pq.write_table(pa.table(columns, schema=_SCHEMA), temporary)
+        pq.write_table(table, temporary)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bpsutils.config import Config
 from bpsutils.images import PathLike
-from bpsutils.index import IndexRow, Report, note, update_index
+from bpsutils.index import SCHEMA, Report, note, update_index
 from bpsutils.scan import fast_scan
 
 __all__ = ["SCHEMES", "build_metadata", "fast_scan", "load_table", "parse_names", "read_labels", "read_meta"]
@@ -94,8 +94,8 @@ def build_metadata(
     root = Path(os.path.abspath(image_dir))  # noqa: PTH100  (Path.absolute would keep "..")
     report: Report = {}
     try:
-        rows = update_index(root, Path(index_path), force_rebuild_metadata_full, report)
-        table = _name_table(rows, root, scheme, report)
+        index = update_index(root, Path(index_path), force_rebuild_metadata_full, report)
+        table = _name_table(index.to_pandas(), root, scheme, report)
         meta = meta or (root / "meta.csv" if (root / "meta.csv").is_file() else None)
         if meta is not None:
             facts = _meta_rows(Path(meta), report)
@@ -153,7 +153,7 @@ def parse_names(names: Iterable[str], scheme: str = "bps") -> pd.DataFrame:
         pattern = re.compile(SCHEMES.get(scheme, scheme))
     except re.error as error:
         raise ValueError(f"scheme {scheme!r} must be {expected}: {error}") from error
-    taken = sorted({*IndexRow._fields, "filename"} & set(pattern.groupindex))
+    taken = sorted({*SCHEMA.names, "filename"} & set(pattern.groupindex))
     if not pattern.groupindex or taken:
         raise ValueError(f"scheme {scheme!r} must be {expected}" + (f"; not named {taken}" if taken else ""))
     texts = names if "/" in pattern.pattern else (name.rsplit("/", 1)[-1] for name in names)
@@ -162,8 +162,7 @@ def parse_names(names: Iterable[str], scheme: str = "bps") -> pd.DataFrame:
     return pd.DataFrame([m.groupdict() if m else dict.fromkeys(groups) for m in matches], columns=groups, dtype="str")
 
 
-def _name_table(rows: list[IndexRow], root: Path, scheme: str, report: Report) -> pd.DataFrame:
-    facts = pd.DataFrame(rows, columns=IndexRow._fields)
+def _name_table(facts: pd.DataFrame, root: Path, scheme: str, report: Report) -> pd.DataFrame:
     names = parse_names(facts["path"], scheme)
     fits = names.notna().any(axis=1)
     note(report, "unmatched", facts["path"][~fits])
@@ -172,7 +171,7 @@ def _name_table(rows: list[IndexRow], root: Path, scheme: str, report: Report) -
     table = pd.concat([files, names, facts.drop(columns=["path", "size", "mtime_ns"])], axis=1)
     if not fits.any():
         raise FileNotFoundError(
-            f"no image below {root} can be used: {len(report['unreadable'])} are unreadable, {len(rows)} have names "
+            f"no image below {root} can be used: {len(report['unreadable'])} are unreadable, {len(facts)} have names "
             f"that do not fit scheme {scheme!r}; check Config.image_dir and Config.scheme"
         )
     return table[fits].reset_index(drop=True)

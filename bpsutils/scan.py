@@ -6,7 +6,9 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from tqdm.auto import tqdm
@@ -16,7 +18,9 @@ from bpsutils.images import PathLike
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 RETRIES = 3
 WORKERS = 8
-CHUNK = 256  # files handed to a thread at once: one by one, the handing over would cost more than the work
+CHUNK = 256  # quick items are worked on in pieces of this many
+SLOW = 0.0005  # seconds; an item that takes longer waits for something, and others can be asked for meanwhile
+TRIAL = 2  # items before that is judged: a single one may be late by chance
 PERMANENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a broken link stays broken: no use in trying again
 
 Item = TypeVar("Item")
@@ -80,15 +84,36 @@ def fast_scan(
         ...     [(Path(file.path).name, file.size) for file in fast_scan(folder).files]
         [('a.TIF', 5), ('b.png', 5)]
     """
+    paths, failures = list_files(folder, suffixes, retries, workers)
+    found = map_files(lambda path: attempt(_entry, path, retries), sorted(paths), workers)
+    failures += [entry for entry in found if isinstance(entry, ScanFailure)]
+    return ScanResult([entry for entry in found if isinstance(entry, FileEntry)], sorted(failures))
+
+
+def list_files(
+    folder: PathLike,
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    retries: int = RETRIES,
+    workers: int = WORKERS,
+) -> tuple[list[str], list[ScanFailure]]:
+    """`fast_scan` without asking for the sizes and times of the files: one request a folder, none a file.
+
+    Returns:
+        The paths of the files, in no order, and the folders that could not be read, sorted.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
     root = os.path.abspath(folder)  # noqa: PTH100  (Path.absolute keeps "..", and every path below would too)
-    endings = tuple(suffix.lower() for suffix in suffixes)
-    with ThreadPoolExecutor(workers) as pool:
-        paths, failures = _walk(root, endings, retries, pool)
-        found = map_files(lambda path: attempt(_stat, path, retries), paths, pool)
+    paths, failures = _walk(root, tuple(suffix.lower() for suffix in suffixes), retries, workers)
     if any(failure == (root, code) for failure in failures for code in PERMANENT):
         raise FileNotFoundError(f"no folder {root}; check Config.image_dir")
-    failures += [entry for entry in found if isinstance(entry, ScanFailure)]
-    return ScanResult(sorted(entry for entry in found if isinstance(entry, FileEntry)), sorted(failures))
+    return paths, sorted(failures)
+
+
+def _entry(path: str) -> FileEntry:
+    status = os.stat(path)  # noqa: PTH116  (a Path object for each of 77,177 files takes longer than the call)
+    return FileEntry(path, status.st_size, status.st_mtime_ns)
 
 
 def attempt(function: Callable[[str], Result], path: str, retries: int = RETRIES) -> Result | ScanFailure:
@@ -111,28 +136,51 @@ def attempt(function: Callable[[str], Result], path: str, retries: int = RETRIES
 
 
 def map_files(
-    function: Callable[[Item], Result], items: Sequence[Item], pool: ThreadPoolExecutor, desc: str = ""
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int = WORKERS, desc: str = ""
 ) -> list[Result]:
-    """``[function(item) for item in items]``, by threads, in order; with ``desc``, long lists show a bar.
+    """``[function(item) for item in items]``, in order, by threads where items are slow; ``desc`` shows a bar if long.
+
+    Threads help while each waits for a network. On a local disk they only wait for each other: so the work begins
+    without, and they join it once an item takes longer than half a millisecond.
 
     Example:
-        >>> with ThreadPoolExecutor(2) as pool:
-        ...     map_files(len, ["a.tif", "bc.tif"], pool)
+        >>> map_files(len, ["a.tif", "bc.tif"], workers=2)
         [5, 6]
     """
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
-    with tqdm(total=len(items), desc=desc, unit="file", disable=not desc or len(chunks) < 10) as bar:
-        results: list[Result] = []
-        for chunk in done:
-            results += chunk
-            bar.update(len(chunk))
-    return results
+    results: dict[int, list[Result]] = {}
+    begun, size, lock = 0, 1, Lock()
+
+    def step(size: int) -> float:
+        """Work on the next piece; returns seconds an item."""
+        nonlocal begun
+        with lock:
+            start, begun = begun, begun + size
+        since = time.perf_counter()
+        results[start] = [function(item) for item in items[start : start + size]]
+        return (time.perf_counter() - since) / size
+
+    def help_out() -> None:
+        while begun < len(items):
+            step(1)  # one by one, so that all are done at the same time
+
+    helpers: list[Future[None]] = []
+    hidden = not desc or len(items) < 10 * CHUNK
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(items), desc=desc, unit="file", disable=hidden) as bar:
+        try:
+            while begun < len(items):
+                slow = step(size) > SLOW
+                size = 1 if slow else min(2 * size, CHUNK)
+                if slow and not helpers and begun >= TRIAL:
+                    helpers = [pool.submit(help_out) for _ in range(workers - 1)]
+                bar.update(min(begun, len(items)) - bar.n)
+        finally:
+            begun = len(items)  # after an error or Ctrl-C the others finish their item and stop
+        for helper in helpers:
+            helper.result()  # raises what the function raised
+    return [result for start in sorted(results) for result in results[start]]
 
 
-def _walk(
-    root: str, suffixes: tuple[str, ...], retries: int, pool: ThreadPoolExecutor
-) -> tuple[list[str], list[ScanFailure]]:
+def _walk(root: str, suffixes: tuple[str, ...], retries: int, workers: int) -> tuple[list[str], list[ScanFailure]]:
     """Level by level, real folders before links and both in order: threads must not decide what is found."""
     paths: list[str] = []
     failures: list[ScanFailure] = []
@@ -141,12 +189,12 @@ def _walk(
     while level or links:
         level, links = (level, links) if level else (links[:1], links[1:])
         following: list[str] = []
-        for listing in pool.map(lambda path: attempt(_list_folder, path, retries), level):
+        for listing in map_files(lambda path: attempt(partial(_list_folder, suffixes), path, retries), level, workers):
             if isinstance(listing, ScanFailure):
                 failures.append(listing)
             elif listing.identity not in seen:
                 seen.add(listing.identity)
-                paths += [path for path in listing.files if path.lower().endswith(suffixes)]
+                paths += listing.files
                 following += listing.folders
                 links += listing.links
         level, links = sorted(following), sorted(links)
@@ -160,17 +208,18 @@ class _Listing(NamedTuple):
     links: list[str]
 
 
-def _list_folder(path: str) -> _Listing:
-    status = os.stat(path)  # noqa: PTH116  (a Path object for each of 77,177 files takes longer than the call)
+def _list_folder(suffixes: tuple[str, ...], path: str) -> _Listing:
+    status = os.stat(path)  # noqa: PTH116
     listing = _Listing((status.st_dev, status.st_ino), [], [], [])
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name[0] == ".":
                 continue
-            if not _is_folder(entry):
-                listing.files.append(entry.path)
-            else:
+            if _is_folder(entry):
                 (listing.links if entry.is_symlink() else listing.folders).append(entry.path)
+            elif name.endswith(suffixes) or name.lower().endswith(suffixes):
+                listing.files.append(entry.path)
     return listing
 
 
@@ -181,8 +230,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         if error.errno == errno.ELOOP:
             return False  # a link to itself; if it is named like an image, reading it is reported
         raise
-
-
-def _stat(path: str) -> FileEntry:
-    status = os.stat(path)  # noqa: PTH116
-    return FileEntry(path, status.st_size, status.st_mtime_ns)

@@ -12,9 +12,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO, FileIO
 from operator import add
+from typing import Literal, cast
 
 import numpy as np
 import tifffile
@@ -97,7 +99,7 @@ class Tags:
         if len(start) < 8:
             raise ImageError(f"truncated: {len(start)} bytes are no TIFF file")
         self.source = source
-        self.order = "<" if start[:2] == b"II" else ">"
+        self.order: Literal["<", ">"] = "<" if start[:2] == b"II" else ">"
         self.big = 43 in start[2:4]
         if self.big:  # 20-byte entries instead of 12, 8-byte counts and offsets instead of 2 and 4
             self.entry, self.offset = struct.Struct(self.order + "HHQ8s"), struct.Struct(self.order + "Q")
@@ -163,17 +165,29 @@ def read_tiff(source: Source) -> Tiff:
 
 def _dtype(tags: Tags) -> np.dtype:
     bits, formats = set(tags.numbers(258, 1)), set(tags.numbers(339, 1))
-    name = f"{_KINDS.get(min(formats))}{min(bits) // 8}"
-    odd = len(bits) > 1 or len(formats) > 1 or bool(min(bits) % 8) or name not in _DTYPES
-    dtype = _odd_dtype(tags.source, bits, formats) if odd else np.dtype(name)
+    dtype = sample_dtype(min(bits), min(formats)) if len(bits) == len(formats) == 1 else None
+    if dtype is None:
+        dtype = _odd_dtype(tags.source, bits, formats)
     if tags.numbers(262, 1)[0] == 3:
         raise ImageError("unsupported: a palette image stores colour numbers; convert it to grey or RGB")
     compression = tags.numbers(259, 1)[0]
-    try:
-        tifffile.TIFF.DECOMPRESSORS[compression]
-    except KeyError as error:
-        raise ImageError(f"unsupported compression {compression}: `pip install imagecodecs` may add it") from error
+    if not can_decompress(compression):
+        raise ImageError(f"unsupported compression {compression}: `pip install imagecodecs` may add it")
     return dtype
+
+
+def sample_dtype(bits: int, kind: int) -> np.dtype | None:
+    """The type of a sample of so many bits and this number in the tag SampleFormat; None if NumPy has none."""
+    name = f"{_KINDS.get(kind)}{bits // 8}"
+    return np.dtype(name) if bits % 8 == 0 and name in _DTYPES else None
+
+
+def can_decompress(compression: int) -> bool:
+    """Whether tifffile, with what is installed beside it, knows the compression of this number."""
+    try:
+        return bool(tifffile.TIFF.DECOMPRESSORS[compression] is not None or compression == 1)
+    except KeyError:
+        return False
 
 
 def _odd_dtype(source: Source, bits: set[int], formats: set[int]) -> np.dtype:
@@ -260,10 +274,10 @@ def _strips(tiff: Tiff) -> np.ndarray:
 def _inflater() -> Callable[[bytes, int], bytes]:
     """The fastest way to inflate that is installed; called with the bytes and the most that may come out."""
     try:
-        import imagecodecs
+        imagecodecs = import_module("imagecodecs")
     except ImportError:
         return _inflate
-    return lambda data, most: imagecodecs.deflate_decode(data, out=most)
+    return lambda data, most: cast("bytes", imagecodecs.deflate_decode(data, out=most))
 
 
 def _inflate(data: bytes, most: int) -> bytes:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bpsutils import index
 from bpsutils.images import write_image
-from bpsutils.index import IndexRow, update_index
+from bpsutils.index import SCHEMA, update_index
 
 
 def draw(path, height=20, width=30, size=None, mtime_ns=None):
@@ -31,9 +31,13 @@ def draw(path, height=20, width=30, size=None, mtime_ns=None):
 
 def rows_of(root, index_path, full=False):
     report = {}
-    rows = update_index(root, index_path, full, report)
+    rows = update_index(root, index_path, full, report).to_pylist()
     assert report == {"unreadable": []}
     return rows
+
+
+def paths_of(table):
+    return table["path"].to_pylist()
 
 
 @pytest.fixture
@@ -47,13 +51,13 @@ def folder(tmp_path):
 @pytest.fixture
 def headers_read(monkeypatch):
     """Names of the files whose header was read."""
-    names, real = [], index.read_header
+    names, real = [], index.read_headers
 
-    def read(path):
-        names.append(Path(path).name)
-        return real(path)
+    def read(paths, **options):
+        names.extend(Path(path).name for path in paths)
+        return real(paths, **options)
 
-    monkeypatch.setattr(index, "read_header", read)
+    monkeypatch.setattr(index, "read_headers", read)
     return names
 
 
@@ -127,7 +131,7 @@ class AnyChange(RuleBasedStateMachine):
         kept, fresh = self.base / "kept.parquet", self.base / "fresh.parquet"
         fresh.unlink(missing_ok=True)
         rows = update_index(self.root, kept, False, reports[0])
-        assert rows == update_index(self.root, fresh, False, reports[1])
+        assert rows.equals(update_index(self.root, fresh, False, reports[1]))
         assert reports[0] == reports[1]
         assert pq.read_table(kept).equals(pq.read_table(fresh))
         assert len(rows) + len(reports[0]["unreadable"]) == len(self.names)
@@ -143,9 +147,9 @@ TestAnyChange.settings = settings(max_examples=25, stateful_step_count=15, deadl
 def test_the_machine_would_notice_an_index_that_ignores_time(folder, tmp_path):
     """A file replaced by one of the same size: the change that only its time shows."""
     draw(folder / "a.tif", 20, 30, 3000, 10**18)
-    assert rows_of(folder, tmp_path / "i.parquet")[0].height == 20
+    assert rows_of(folder, tmp_path / "i.parquet")[0]["height"] == 20
     draw(folder / "a.tif", 25, 30, 3000, 10**18 + 1)
-    assert rows_of(folder, tmp_path / "i.parquet")[0].height == 25
+    assert rows_of(folder, tmp_path / "i.parquet")[0]["height"] == 25
 
 
 def test_rescan_reads_only_changed_headers(folder, tmp_path, headers_read):
@@ -179,7 +183,7 @@ def test_an_index_that_is_right_is_not_written_again(folder, tmp_path):
 def test_a_folder_can_move_with_or_without_its_index(folder, tmp_path, headers_read, inside):
     stored = folder / "index.parquet" if inside else tmp_path / "i.parquet"
     rows = rows_of(folder, stored)
-    assert [row.path for row in rows] == ["a.tif", "sub/b.tif"]
+    assert [row["path"] for row in rows] == ["a.tif", "sub/b.tif"]
     headers_read.clear()
     moved = folder.rename(tmp_path / "elsewhere")
     assert rows_of(moved, moved / "index.parquet" if inside else stored) == rows
@@ -214,7 +218,7 @@ def test_an_index_that_cannot_be_used_is_made_again_with_a_note(folder, tmp_path
     whole = pq.read_table(stored)
     harm(stored)
     report = {}
-    assert update_index(folder, stored, False, report) == rows
+    assert update_index(folder, stored, False, report).to_pylist() == rows
     assert len(report["index"]) == 1
     assert str(stored) in report["index"][0]
     assert pq.read_table(stored).equals(whole)
@@ -233,46 +237,78 @@ def test_unreadable_files_are_named_left_out_and_tried_again(folder, tmp_path):
     (folder / "gone.tif").symlink_to("nowhere")
     for _ in range(2):
         report = {}
-        assert [row.path for row in update_index(folder, tmp_path / "i.parquet", False, report)] == [
-            "a.tif",
-            "sub/b.tif",
-        ]
+        assert paths_of(update_index(folder, tmp_path / "i.parquet", False, report)) == ["a.tif", "sub/b.tif"]
         assert len(report["unreadable"]) == 2
-        assert f"{folder / 'bad.tif'}: not a TIFF or PNG" in report["unreadable"][1]
-        assert f"{folder / 'gone.tif'}: No such file or directory (errno 2)" in report["unreadable"][0]
+        assert f"{folder / 'bad.tif'}: not a TIFF or PNG" in report["unreadable"][0]
+        assert f"{folder / 'gone.tif'}: No such file or directory (errno 2)" in report["unreadable"][1]
     (folder / "bad.tif").unlink()
     draw(folder / "bad.tif")
     (folder / "gone.tif").unlink()
     assert len(rows_of(folder, tmp_path / "i.parquet")) == 3
 
 
-def test_a_header_that_fails_for_a_moment_is_read(folder, tmp_path, monkeypatch):
-    real, failed, waited = index.read_header, [], []
+def failing_open(monkeypatch, times, code, fails=lambda path: True):
+    """Let the opening of each file fail so many times; returns the paths that failed, and the waits."""
+    real, failed, waited = os.open, [], []
 
-    def flaky(path):
-        if path.endswith("a.tif") and len(failed) < 2:
+    def flaky(path, *args, **options):
+        if str(path).endswith(".tif") and fails(path) and failed.count(path) < times:
             failed.append(path)
-            raise OSError(errno.EIO, "I/O error")
-        return real(path)
+            raise OSError(code, os.strerror(code))
+        return real(path, *args, **options)
 
-    monkeypatch.setattr(index, "read_header", flaky)
+    monkeypatch.setattr(os, "open", flaky)
     monkeypatch.setattr("time.sleep", waited.append)
+    return failed, waited
+
+
+def test_a_header_that_fails_for_a_moment_is_read(folder, tmp_path, monkeypatch):
+    failed, waited = failing_open(monkeypatch, 2, errno.EIO, lambda path: path.endswith("a.tif"))
     assert len(rows_of(folder, tmp_path / "i.parquet")) == 2
+    assert len(failed) == 2
     assert waited == [0.1, 0.2]
 
 
 def test_a_header_that_keeps_failing_is_reported_and_not_remembered(folder, tmp_path, monkeypatch):
-    def fail(path):
-        raise OSError(errno.ENOTCONN, "not connected")
-
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
     report = {}
     with monkeypatch.context() as patch:
-        patch.setattr(index, "read_header", fail)
-        assert update_index(folder, tmp_path / "i.parquet", False, report) == []
+        failing_open(patch, 99, errno.ENOTCONN)
+        assert len(update_index(folder, tmp_path / "i.parquet", False, report)) == 0
     assert len(report["unreadable"]) == 2
     assert report["unreadable"][0].endswith("(errno 107)")
     assert len(rows_of(folder, tmp_path / "i.parquet")) == 2
+
+
+def test_a_known_file_that_cannot_be_asked_for_its_state_is_opened(folder, tmp_path, monkeypatch, headers_read):
+    stored, real = tmp_path / "i.parquet", os.stat
+    rows = rows_of(folder, stored)
+    headers_read.clear()
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("a.tif"):
+            raise OSError(errno.EIO, "I/O error")
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert rows_of(folder, stored) == rows
+    assert headers_read == ["a.tif"]
+
+
+def test_the_state_that_is_kept_is_that_of_the_file_whose_header_was_read(folder, tmp_path, monkeypatch):
+    """Else a file that is replaced while the index is made would keep a wrong row for ever."""
+    real = os.open
+
+    def replaced(path, *args, **options):
+        if str(path).endswith("a.tif"):
+            draw(tmp_path / "new.tif", 25, 30)
+            (tmp_path / "new.tif").replace(path)
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", replaced)
+        first = rows_of(folder, tmp_path / "i.parquet")[0]
+    assert (first["height"], first["mtime_ns"]) == (25, (folder / "a.tif").stat().st_mtime_ns)
 
 
 def test_a_name_that_is_no_text_is_reported(folder, tmp_path):
@@ -309,8 +345,8 @@ def test_a_folder_without_images_is_an_error_that_helps(tmp_path):
 def test_rows_say_what_the_files_say(folder, tmp_path):
     os.utime(folder / "a.tif", ns=(3, 3))
     write_image(folder / "c.png", np.zeros((5, 6, 3), np.uint8), software="a microscope")
-    first, _, third = sorted(rows_of(folder, tmp_path / "i.parquet"), key=lambda row: row.height != 20)
+    rows = {row["path"]: tuple(row.values()) for row in rows_of(folder, tmp_path / "i.parquet")}
     size = (folder / "a.tif").stat().st_size
-    assert first == IndexRow("a.tif", size, 3, 20, 30, "uint16", 1, True)
-    rows = {row.path: row for row in rows_of(folder, tmp_path / "i.parquet")}
+    assert rows["a.tif"] == ("a.tif", size, 3, 20, 30, "uint16", 1, True)
     assert rows["c.png"][3:] == (5, 6, "uint8", 3, False)
+    assert pq.read_table(tmp_path / "i.parquet").schema.equals(SCHEMA, check_metadata=True)

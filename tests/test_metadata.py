@@ -8,12 +8,13 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from bpsutils import metadata
 from bpsutils.config import SAMPLE_DIR, Config
 from bpsutils.images import write_image
-from bpsutils.index import IndexRow
+from bpsutils.index import SCHEMA
 from bpsutils.metadata import build_metadata, load_table, parse_names, read_labels, read_meta
 
 NAMES = [
@@ -469,7 +470,8 @@ def real_rows(counts):
 def test_the_real_structure_joins_on_file_names(real_counts, tmp_path, monkeypatch):
     rows = real_rows(real_counts)
     rows.sample(frac=1, random_state=0).to_csv(tmp_path / "meta.csv", index=False)
-    index = [IndexRow(name, 29701, 0, 141, 149, "uint16", 1, False) for name in sorted(rows["filename"])]
+    fact = dict(zip(SCHEMA.names[1:], (29701, 0, 141, 149, "uint16", 1, False), strict=True))
+    index = pa.Table.from_pylist([{"path": name, **fact} for name in sorted(rows["filename"])], SCHEMA)
     monkeypatch.setattr(metadata, "update_index", lambda *args: index)
     table = build_metadata(tmp_path, tmp_path / "index.parquet")
     assert len(table) == 77_177

@@ -2,9 +2,9 @@
 
 import errno
 import os
+import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpsutils import scan
-from bpsutils.scan import CHUNK, FileEntry, ScanFailure, attempt, fast_scan, map_files
+from bpsutils.scan import CHUNK, SLOW, FileEntry, ScanFailure, attempt, fast_scan, map_files
 
 
 @pytest.fixture(autouse=True)
@@ -156,22 +156,54 @@ def test_no_retry_waits_after_the_last_attempt(waits):
     assert len(waits) == 2
 
 
-@pytest.mark.parametrize("n", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 12 * CHUNK])
-def test_map_files_keeps_the_order(n, capsys):
-    with ThreadPoolExecutor(4) as pool:
-        assert map_files(lambda item: item + 1, range(n), pool) == list(range(1, n + 1))
+@pytest.mark.parametrize("n", [0, 1, 2, 3, CHUNK - 1, CHUNK, CHUNK + 1, 12 * CHUNK])
+@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("slow", [False, True])
+def test_map_files_does_each_item_once_in_order(monkeypatch, n, workers, slow):
+    monkeypatch.setattr(scan, "SLOW", -1 if slow else 1e9)
+    done = []
+    assert map_files(lambda item: done.append(item) or item + 1, range(n), workers) == list(range(1, n + 1))
+    assert sorted(done) == list(range(n))
+
+
+def test_slow_items_are_shared_and_quick_ones_are_not(monkeypatch):
+    clock = iter(range(10**9))
+    for seconds, expected in ((10 * SLOW, True), (SLOW / CHUNK, False)):
+        monkeypatch.setattr(scan.time, "perf_counter", lambda step=seconds: next(clock) * step)
+        barrier = threading.Barrier(4, timeout=5) if expected else None
+        # Four items wait for each other: only threads that work side by side get past the barrier.
+        used = map_files(lambda item, b=barrier: (b and item >= 2 and b.wait(), threading.get_ident())[1], range(6), 4)
+        assert (len(set(used)) == 4) == expected
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_an_error_in_any_item_comes_out_and_stops_the_others(monkeypatch, slow):
+    monkeypatch.setattr(scan, "SLOW", -1 if slow else 1e9)
+    done = []
+
+    def function(item):
+        done.append(item)
+        if item == 50:
+            raise RuntimeError("item 50")
+
+    with pytest.raises(RuntimeError, match="item 50"):
+        map_files(function, range(100_000), workers=4)
+    assert slow or len(done) < 100_000
 
 
 def test_a_bar_is_shown_for_long_lists_only(monkeypatch):
     shown = []
-    monkeypatch.setattr(scan, "tqdm", lambda **options: shown.append(options["disable"]) or _Bar())
-    with ThreadPoolExecutor(2) as pool:
-        for n, desc in ((CHUNK, "headers"), (12 * CHUNK, ""), (12 * CHUNK, "headers")):
-            map_files(str, range(n), pool, desc)
-    assert shown == [True, True, False]
+    monkeypatch.setattr(scan, "tqdm", lambda **options: shown.append(_Bar(options)) or shown[-1])
+    for n, desc in ((CHUNK, "headers"), (12 * CHUNK, ""), (12 * CHUNK, "headers")):
+        map_files(str, range(n), 2, desc)
+    assert [bar.options["disable"] for bar in shown] == [True, True, False]
+    assert [bar.n for bar in shown] == [bar.options["total"] for bar in shown]
 
 
 class _Bar:
+    def __init__(self, options):
+        self.options, self.n = options, 0
+
     def __enter__(self):
         return self
 
@@ -179,7 +211,7 @@ class _Bar:
         return None
 
     def update(self, n):
-        assert n <= CHUNK
+        self.n += n
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):
