@@ -154,10 +154,10 @@ class BucketSampler(Sampler[list[int]]):
         return order, cut_by_budget(self.sizes[order], self.batch_size, self.pixel_budget, self.shares), rng
 
     def _batches_in_budget(self) -> int:
-        """What is needed without noise and in two epochs with it, and a fiftieth in reserve if they differ."""
+        """What is needed without noise and in two epochs with it, and a hundredth in reserve if they differ."""
         trials = [0, self.jitter, self.jitter]
         needed = [len(self._epoch([number], jitter)[1]) - 1 for number, jitter in enumerate(trials)]
-        reserve = max(needed) // 50 + 1 if len(set(needed)) > 1 else 0
+        reserve = max(needed) // 100 + 1 if len(set(needed)) > 1 else 0
         return min(max(needed) + reserve, len(self.sizes))
 
     def _cuts(self) -> np.ndarray:
