@@ -12,9 +12,10 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from bpsutils.images import read_image, write_image
+from bpsutils.images import read_header, read_image, write_image
 
 SAMPLE = Path(__file__).parents[2] / "data_sample" / "bps"
+CROPS = 600
 SHIFT = 6  # px by which a side grows or shrinks
 NOISE = 2  # grey levels, beside the camera's of about 15
 SMALLEST, LARGEST = np.array([79, 114]), np.array([170, 182])  # height and width; rare crops are larger
@@ -50,7 +51,7 @@ def make(folder: Path, count: int) -> Data:
     if not stored.is_file():  # it is written last: without it the folder may be half made
         images.mkdir(parents=True, exist_ok=True)
         table = _names(count)
-        crops = [read_image(SAMPLE / name) for name in table["source"].unique()]
+        crops = [read_image(SAMPLE / name) for name in table["source"][:CROPS]]
         with ThreadPoolExecutor() as pool:  # zlib compresses without Python's lock
             jobs = pool.map(lambda i: _write(images / table["filename"][i], crops[i % len(crops)], i), range(count))
             sizes = np.array(list(jobs))
@@ -65,6 +66,12 @@ def first(data: Data, count: int) -> Data:
     """The same files, ``count`` of them, drawn at random but always the same ones."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     return Data(data.images, [data.paths[i] for i in chosen], data.sizes[chosen], data.scratch)
+
+
+def simulated_sizes(count: int) -> np.ndarray:
+    """Sizes of so many files without the files, in no order, shape ``(count, 2)``."""
+    shapes = [read_header(SAMPLE / name).shape for name in _names(min(count, CROPS))["source"]]
+    return np.array([_size(shapes[i % len(shapes)], np.random.default_rng(i)) for i in range(count)])
 
 
 def warm(paths: Iterable[str]) -> None:
@@ -92,10 +99,16 @@ def _names(count: int) -> pd.DataFrame:
 def _write(path: Path, crop: np.ndarray, seed: int) -> tuple[int, int]:
     """A crop of another window, perhaps flipped, with noise of its own."""
     rng = np.random.default_rng(seed)
-    size = np.clip(crop.shape + rng.integers(-SHIFT, SHIFT + 1, 2), SMALLEST, np.maximum(LARGEST, crop.shape))
+    height, width = _size(crop.shape, rng)
     wide = np.pad(crop, SHIFT, mode="reflect")
-    top, left = rng.integers(0, np.array(wide.shape) - np.minimum(size, wide.shape) + 1)
-    image = wide[top : top + size[0], left : left + size[1]][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    top, left = rng.integers(0, np.array(wide.shape) - (height, width) + 1)
+    image = wide[top : top + height, left : left + width][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     noisy = np.clip(image + rng.normal(0, NOISE, image.shape).round(), 0, 65535)
     write_image(path, noisy.astype(np.uint16))
-    return image.shape
+    return height, width
+
+
+def _size(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
+    grown = np.array(shape) + rng.integers(-SHIFT, SHIFT + 1, 2)
+    height, width = np.clip(grown, SMALLEST, np.maximum(LARGEST, shape)).tolist()
+    return height, width

@@ -42,7 +42,7 @@ def tables(data: Data, quick: bool) -> Iterator[Table]:
     rows = [row for name, job, numbers, floor in jobs for row in _rows(name, job, numbers, floor, data)]
     notes = [
         f"scan and pack: hard links to {SOURCES} crops of 24 to 40 px, so that no disk outgrows a cache",
-        f"packed epoch: a table that names {len(data):,} packed images again and again, more than any cache holds",
+        f"packed epoch: a table that names {len(data):,} packed images again and again",
     ]
     yield Table("growth", f"speed by item, in units of that among {REFERENCE:,}", rows, notes)
 

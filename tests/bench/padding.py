@@ -9,10 +9,11 @@ import numpy as np
 
 from bpsutils.bucketing import BucketSampler, make_boundaries_for_batches, mates_met_again, padding_waste
 
-from .data import Data
+from .data import Data, simulated_sizes
 from .harness import ROUNDS, Contender, Row, Table, summary, time_in_turn
 
 BATCH, POOL = 64, 50
+SIZES = 20_000  # also for --quick: fewer cannot be batched so tightly, and no files are needed
 JITTERS = (0, 0.01, 0.02, 0.03, 0.05, 0.1)
 DEFAULT = 0.03
 MANY = 1_000_000
@@ -24,7 +25,7 @@ Scheme = Callable[[np.ndarray, int, int], Batches]  # (sizes, seed, epoch) -> ba
 
 def tables(data: Data, quick: bool) -> Iterator[Table]:
     """One table; each ratio is width bins' padding to this way's, over seeds."""
-    sizes, schemes = data.sizes, _schemes()
+    sizes, schemes = simulated_sizes(SIZES), _schemes()
     padding = {
         name: [_padding(sizes, scheme(sizes, seed, 0)) for seed in range(ROUNDS)] for name, scheme in schemes.items()
     }
