@@ -50,6 +50,7 @@ def peak(module: str, contender: str, data: Data) -> str:
         while not select([process.stdout], [], [], PAUSE)[0]:  # until "done", or until it died
             now = _tree(process.pid)
             highest = (max(highest[0], now[0]), max(highest[1], now[1]))
+        process.stdout.readline()  # unbuffered, "done" comes before the end of its line
         process.stdout.readline()  # the whole line: closed too early, the pipe would break
     if process.returncode:
         raise RuntimeError(f"{contender} failed while its memory was measured; its message is above")
