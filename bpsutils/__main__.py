@@ -1,10 +1,15 @@
-"""The command line: ``python -m bpsutils run | download | simulate | predictions | leakage | badges | doctor``."""
+"""The command line: ``python -m bpsutils`` and a command; ``-h`` lists them all."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bpsutils.config import Config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +25,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder for the results (default: runs/sample)")
     command.add_argument("--overwrite", action="store_true", help="remove an earlier run in --out first")
     command.set_defaults(call=_run)
+
+    command = commands.add_parser("pack", help="decode every image once, into a store that `run` loads from")
+    command.add_argument("--config", type=Path, help="TOML file with fields of bpsutils.Config")
+    command.add_argument("--data", type=Path, help="folder of images (default: the shipped simulated sample)")
+    command.add_argument("--out", type=Path, help="folder of the later run (default: runs/sample)")
+    command.set_defaults(call=_pack)
 
     command = commands.add_parser("download", help="fetch a balanced part of NASA's real images, or all of them")
     download.add_arguments(command)
@@ -49,16 +60,45 @@ def parser() -> argparse.ArgumentParser:
     return main_parser
 
 
-def _run(args: argparse.Namespace) -> int:
+def _config(args: argparse.Namespace) -> Config:
     from bpsutils.config import Config
-    from bpsutils.distributed import announce, from_rank_0, ranks
-    from bpsutils.pipeline import run, summary
 
     named = {"image_dir": args.data, "out_dir": args.out}
     changes = {name: value for name, value in named.items() if value is not None}
+    return Config.from_toml(args.config, **changes) if args.config else Config(**changes)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bpsutils.distributed import announce, from_rank_0, ranks
+    from bpsutils.pipeline import run, summary
+
     with ranks():
-        config = from_rank_0(lambda: Config.from_toml(args.config, **changes) if args.config else Config(**changes))
+        config = from_rank_0(lambda: _config(args))
         announce(summary(run(config, overwrite=args.overwrite), config))
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from bpsutils.metadata import load_table
+    from bpsutils.packed import PACK_FROM, file_paths
+    from bpsutils.store import Store, pack_files
+
+    config = _config(args)
+    print(f"[1/2] scan {config.image_dir}")
+    paths = file_paths(load_table(config))
+    print(f"[2/2] pack {len(paths):,} images into {config.pack}")
+    start = time.perf_counter()
+    packed = pack_files(config.pack, paths)
+    store = Store.read(config.pack)
+    if packed:
+        print(f"packed {packed:,} images in {time.perf_counter() - start:.1f} s")
+    else:
+        store.verify()
+        print("nothing to do: the images are there, and their pixels agree with their checksums")
+    print(f"the store holds {len(store.rows):,} images in {store.length / 1e6:,.1f} MB, digest {store.digest[:16]}")
+    used = config.packed if config.packed is not None else len(paths) >= PACK_FROM
+    needs = "" if used else ", once `packed = true` is in its --config"
+    print(f"`python -m bpsutils run` with the same options loads from it{needs}")
     return 0
 
 

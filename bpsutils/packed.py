@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bpsutils.bucketing import collate_fn_pad
+from bpsutils.collate import collate_fn_pad
 from bpsutils.datasets import ImageDataset, sample_seed
 from bpsutils.device import to_device
 from bpsutils.images import PathLike, to_float
@@ -118,6 +118,16 @@ class PackedImages(ImageDataset):
         pack_files(path, file_paths(table))
         return cls(path, table, **options)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the pixels of the table's rows take."""
+        return int(self._counts.sum()) * self.store.dtype.itemsize
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are assembled, see `to`."""
+        return torch.device("cpu") if self._resident is None else self._resident.device
+
     def to(self, device: str | torch.device) -> Self:
         """Copy the table's pixels to a device, and assemble batches there from now on; ``"cpu"`` ends that.
 
@@ -199,8 +209,9 @@ class PackedImages(ImageDataset):
         dtype = np.dtype(np.float32) if self.dtype == torch.float32 else self.store.dtype
         # Padding is filled with what the scaling makes 0. Zeros cost nothing: the system hands out memory that is 0.
         images = np.full(shape, low, dtype) if low else np.zeros(shape, dtype)
+        mask = np.zeros((len(rows), height, width), dtype=bool)
         places = zip(self._starts[rows].tolist(), self._sizes[rows].tolist(), turns.tolist(), strict=True)
-        for image, (start, (h, w), (transposed, up, left)) in zip(images, places, strict=True):
+        for image, real, (start, (h, w), (transposed, up, left)) in zip(images, mask, places, strict=True):
             pixels = self._pixels[start : start + self.channels * h * w].reshape(self.channels, h, w)
             if transposed:
                 pixels, h, w = pixels.swapaxes(1, 2), w, h
@@ -209,12 +220,11 @@ class PackedImages(ImageDataset):
             if left:
                 pixels = pixels[:, :, ::-1]
             image[:, :h, :w] = pixels
+            real[:h, :w] = True
         if self.dtype == torch.float32:  # as `to_float`, once for the batch and in place
             if low:
                 images -= np.float32(low)
             images /= np.float32(high - low)
-        inside = [np.arange(side) < sizes[:, axis, None] for axis, side in enumerate((height, width))]
-        mask = inside[0][:, :, None] & inside[1][:, None, :]
         return torch.from_numpy(images), torch.from_numpy(mask)
 
     def _upload(self, device: torch.device) -> Tensor:
@@ -267,7 +277,7 @@ class PackedImages(ImageDataset):
         return tensor if self._resident is None else tensor.to(self._resident.device, non_blocking=True)
 
 
-def collate_fn_packed(batch: dict[str, Any]) -> dict[str, Any]:
+def collate_fn_packed(batch: Any) -> Any:
     """The ``collate_fn`` for `PackedImages`: returns its batch as it is."""
     return batch
 

@@ -11,6 +11,7 @@ from bpsutils.config import Config
 from bpsutils.datasets import ImageDataset, ImageStream
 from bpsutils.images import write_image
 from bpsutils.loaders import make_loaders, measure_workers, set_epoch
+from bpsutils.packed import PackedImages
 from bpsutils.samplers import DistributedBatches
 
 SPLITS = ["train"] * 24 + ["val"] * 9 + ["test"] * 7
@@ -183,3 +184,69 @@ def test_measured_workers(table):
     assert len(measure_workers(make_loaders(CONFIG, table)["val"], candidates=[0])) == 1
     with pytest.raises(ValueError, match="streams have no batch sampler"):
         measure_workers(DataLoader(ImageStream(table), batch_size=None))
+
+
+# ------------------------------------------------------------------------------------------------- packed
+
+
+def assert_same_batches(loaders, others):
+    for epoch in (0, 1):
+        for split, loader in loaders.items():
+            set_epoch(loader, epoch)
+            set_epoch(others[split], epoch)
+            for batch, other in zip(loader, others[split], strict=True):
+                assert list(batch) == list(other)
+                for key, value in batch.items():
+                    tensor = isinstance(value, torch.Tensor)
+                    assert np.array_equal(value.numpy(), other[key].numpy()) if tensor else value == other[key], key
+                assert batch["images"].dtype == other["images"].dtype
+
+
+@pytest.mark.parametrize("resize", [None, 9])
+def test_packed_batches_are_those_of_the_files_bit_for_bit(table, tmp_path, resize):
+    config = dataclasses.replace(CONFIG, out_dir=tmp_path, resize=resize)
+    packed = make_loaders(dataclasses.replace(config, packed=True, num_workers=2), table)
+    assert all(isinstance(loader.dataset, PackedImages) and loader.num_workers == 0 for loader in packed.values())
+    assert (tmp_path / "images.pack" / "pixels.bin").exists()
+    assert_same_batches(packed, make_loaders(dataclasses.replace(config, packed=False), table))
+
+
+def is_packed(config, table):
+    return isinstance(make_loaders(config, table)["train"].dataset, PackedImages)
+
+
+def test_many_images_of_one_kind_are_packed_unless_told_otherwise(table, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, pack_path=tmp_path / "pack")
+    assert not is_packed(config, table)
+    monkeypatch.setattr("bpsutils.loaders.PACK_FROM", len(table))
+    assert is_packed(config, table)
+    assert not is_packed(config, table.iloc[1:])
+    assert not is_packed(dataclasses.replace(config, packed=False), table)
+    assert is_packed(config, table.assign(dtype="uint16", channels=1))
+    assert not is_packed(config, table.assign(dtype="uint16", channels=[1, 3] * 20))
+    assert not is_packed(config, table.assign(dtype="float32", channels=1))
+
+
+def test_a_store_is_brought_up_to_date(table, tmp_path):
+    config = dataclasses.replace(CONFIG, out_dir=tmp_path, packed=True)
+    few = table[table["split"] != "train"]
+    make_loaders(config, pd.concat([few, table[table["split"] == "train"].iloc[:4]]))
+    assert len(list(make_loaders(config, table)["train"])) == 6
+
+
+@pytest.mark.parametrize(("free", "resize", "resident"), [(10**9, None, True), (1000, None, False), (10**9, 9, False)])
+def test_pixels_go_to_a_gpu_that_has_room_for_them(table, tmp_path, monkeypatch, free, resize, resident):
+    sent = []
+    monkeypatch.setattr("bpsutils.loaders.pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**9))
+    monkeypatch.setattr(PackedImages, "to", lambda self, device: sent.append(device))
+    monkeypatch.setattr(PackedImages, "device", property(lambda self: torch.device("cuda" if sent else "cpu")))
+    config = dataclasses.replace(CONFIG, out_dir=tmp_path, packed=True, resize=resize)
+    loaders = make_loaders(config, table)
+    assert sent == [torch.device("cuda")] * 3 * resident
+    assert all(loader.pin_memory is not resident for loader in loaders.values())
+
+
+def test_measured_workers_of_a_packed_dataset(table, tmp_path):
+    dataset = PackedImages.build(table, tmp_path)
+    assert measure_workers(dataset, candidates=[0])["num_workers"].tolist() == [0]
