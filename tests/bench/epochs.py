@@ -37,9 +37,11 @@ FIRST_ROUNDS = 3  # each packs all files anew
 def tables(data: Data, quick: bool) -> Iterator[Table]:
     """Two tables."""
     title = f"padded batches of {BATCH} from {len(data):,} files, float32 where nothing else is said"
-    table = race("epochs", title, contenders(data), _versus(), more=lambda name: _columns(name, data))
+    everyone = contenders(data)
+    items = {one.name: one.items for one in everyone}
+    table = race("epochs", title, everyone, _versus(), more=lambda name: _columns(name, items[name], data))
     table.notes[:0] = [
-        f"slow contenders load {len(_part(data)):,} of the files, drawn at random; ratios are of images per second",
+        "slow contenders load a part of the files, drawn at random; ratios are of images per second",
         "all are given one random order, but for LitData and webdataset, which mix blocks or a buffer of their own",
         "only copies: a NumPy loop that copies pixels of that type in RAM into zeroed batches, and does nothing else",
         "prepare: seconds, 0 where an earlier run's files were found",
@@ -98,8 +100,9 @@ def _versus() -> list[Versus]:
     return rows
 
 
-def _columns(name: str, data: Data) -> dict[str, str]:
-    return {"prepare, s": f"{PREPARED[name]:.1f}", "memory, MB": peak("epochs", name, data)}
+def _columns(name: str, images: int, data: Data) -> dict[str, str]:
+    memory = peak("epochs", name, data)
+    return {"images": f"{images:,}", "prepare, s": f"{PREPARED[name]:.1f}", "memory, MB": memory}
 
 
 def _part(data: Data) -> Data:
