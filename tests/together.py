@@ -45,9 +45,9 @@ class Squares(Dataset):
         return {"image": image, "label": int(self.labels[index]), "group": "g", "path": f"{index:03d}", "index": index}
 
 
-def make_loaders(n, fails_in=None):
+def make_loaders(n, fails_in=None, batch=BATCH):
     sizes = np.full((n, 2), 16)
-    batches = [DistributedBatches(BucketSampler(sizes, BATCH, seed=3, jitter=jitter)) for jitter in (0.03, 0)]
+    batches = [DistributedBatches(BucketSampler(sizes, batch, seed=3, jitter=jitter)) for jitter in (0.03, 0)]
     images = [Squares(n, fails_in), Squares(n)]
     return {
         name: DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_fn_pad)
@@ -74,10 +74,10 @@ def trains(folder, n, epochs=2):
 
 
 def stops(folder, n=17, epochs=4):
-    """A run that is interrupted in its third epoch."""
+    """A run that is interrupted in its third epoch; batches are of four images for each rank."""
     config = Config(out_dir=folder, batch_size=4, epochs=epochs, device="cpu")
     try:
-        train(make_model(config), make_loaders(n, fails_in=3), config)
+        train(make_model(config), make_loaders(n, 3, batch=4 * rank_and_world_size()[1]), config)
     except OSError:
         return
 
@@ -85,7 +85,8 @@ def stops(folder, n=17, epochs=4):
 def resumes(folder, n=17, epochs=4):
     """The rest of the same run, on as many ranks as there are."""
     config = Config(out_dir=folder, batch_size=4, epochs=epochs, device="cpu")
-    return train(make_model(config), make_loaders(n), config, resume=True).to_dict("records")
+    loaders = make_loaders(n, batch=4 * rank_and_world_size()[1])
+    return train(make_model(config), loaders, config, resume=True).to_dict("records")
 
 
 def everything(folder):
