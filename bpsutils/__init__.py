@@ -16,7 +16,8 @@ from bpsutils.datasets import ImageDataset, ImageStream
 from bpsutils.device import doctor, pick_device, seed_everything, to_device
 from bpsutils.download import download_images, stream_table
 from bpsutils.evaluation import Evaluation, evaluate, predict
-from bpsutils.images import ImageError, ImageHeader, read_header, read_image, to_float, write_image
+from bpsutils.headers import read_headers
+from bpsutils.images import ImageError, ImageHeader, decode_image, read_header, read_image, to_float, write_image
 from bpsutils.loaders import make_loaders, measure_workers
 from bpsutils.metadata import build_metadata, fast_scan, load_table, read_labels, read_meta
 from bpsutils.models import Backbone, SmallCNN, freeze, make_model
@@ -73,6 +74,7 @@ __all__ = [
     "build_metadata",
     "collate_fn_packed",
     "collate_fn_pad",
+    "decode_image",
     "doctor",
     "download_images",
     "eval_transform",
@@ -92,6 +94,7 @@ __all__ = [
     "pick_device",
     "predict",
     "read_header",
+    "read_headers",
     "read_image",
     "read_labels",
     "read_meta",

@@ -194,7 +194,7 @@ def _odd_dtype(source: Source, bits: set[int], formats: set[int]) -> np.dtype:
     """What tifffile makes of samples that fill no whole bytes, such as 1 or 12 bits, or 5, 6 and 5."""
     reason = f"unsupported: {sorted(bits)} bits a sample of format {sorted(formats)}"
     try:
-        with tifffile.TiffFile(source.rewound()) as tiff:
+        with tifffile.TiffFile(source.rewound(), name="image") as tiff:
             dtype = tiff.pages.first.dtype
     except Exception as error:
         raise ImageError(f"{reason} ({error})") from error
@@ -246,28 +246,30 @@ def tiff_pixels(tiff: Tiff) -> np.ndarray:
         Exception: If the pixels cannot be decoded; of many kinds, for there are many decoders.
     """
     plain = all(tiff.tags.numbers(code, 1)[0] in values for code, values in _PLAIN.items())
-    whole_bytes = set(tiff.tags.numbers(258, 1)) == {8 * tiff.header.dtype.itemsize}
-    if plain and whole_bytes and 322 not in tiff.tags.entries:
-        return _strips(tiff)
+    if plain and 322 not in tiff.tags.entries:
+        pieces = _strips(tiff)  # also checks lengths where 12 bits, say, are left to tifffile
+        if set(tiff.tags.numbers(258, 1)) == {8 * tiff.header.dtype.itemsize}:
+            return np.frombuffer(bytearray().join(pieces), tiff.header.dtype.newbyteorder(tiff.tags.order))
     return _by_tifffile(tiff)
 
 
-def _strips(tiff: Tiff) -> np.ndarray:
-    header, source = tiff.header, tiff.tags.source
-    row = header.width * header.channels * header.dtype.itemsize
-    rows = min(tiff.tags.numbers(278, header.height)[0], header.height)
-    deflated = tiff.tags.numbers(259, 1)[0] in _DEFLATE
+def _strips(tiff: Tiff) -> list[bytes]:
+    header, tags = tiff.header, tiff.tags
+    bits = tags.numbers(258, 1)
+    row = -(-header.width * (sum(bits) if len(bits) == header.channels else bits[0] * header.channels) // 8)
+    rows = min(tags.numbers(278, header.height)[0], header.height)
+    deflated = tags.numbers(259, 1)[0] in _DEFLATE
     pieces = []
     for number, (offset, length) in enumerate(zip(tiff.offsets, tiff.lengths, strict=True)):
         expected = row * min(rows, header.height - number * rows)
-        piece = source.take(offset, length)
+        piece = tags.source.take(offset, length)
         if deflated:
             piece = _inflater()(piece, row * rows)
         # Some programs fill the last strip up to the height of the others; those rows are no pixels.
         if len(piece) not in (expected, row * rows):
             raise ImageError(f"strip {number + 1} holds {len(piece)} bytes, expected {expected}")
         pieces.append(piece[:expected])
-    return np.frombuffer(bytearray().join(pieces), header.dtype.newbyteorder(tiff.tags.order))
+    return pieces
 
 
 @cache
@@ -290,7 +292,7 @@ def _inflate(data: bytes, most: int) -> bytes:
 
 def _by_tifffile(tiff: Tiff) -> np.ndarray:
     header = tiff.header
-    with tifffile.TiffFile(tiff.tags.source.rewound()) as file:
+    with tifffile.TiffFile(tiff.tags.source.rewound(), name="image") as file:
         page = file.pages.first
         # One thread: tifffile's own threads fight with those of a loader's workers.
         pixels = page.asarray(maxworkers=1)
@@ -302,10 +304,13 @@ def _by_tifffile(tiff: Tiff) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------- writing
 
 
+_STRIP_BYTES = 8192  # before compression, at most, as the microscope's program has it
+
+
 def tiff_bytes(image: np.ndarray, software: str) -> bytes:
     """The file that `write_image` writes for an ``(H, W)`` uint16 array."""
     height, width = image.shape
-    rows = min(height, max(1, 8192 // (2 * width)))
+    rows = min(height, max(1, _STRIP_BYTES // (2 * width)))
     strips = [zlib.compress(image[top : top + rows].astype("<u2").tobytes()) for top in range(0, height, rows)]
     lengths = [len(strip) for strip in strips]
     offsets = [8 + sum(lengths[:n]) for n in range(len(strips))]

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 import struct
+import tracemalloc
 import zlib
 from io import FileIO
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bpsutils import images
+from bpsutils import images, tiff
 from bpsutils.images import ImageError, decode_image, read_header, read_image, to_float, write_image
 
 # The tags of a real file of the data set, in their order: code, TIFF type, number of values, value.
@@ -194,6 +196,111 @@ def test_content_counts_and_not_the_suffix(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), nucleus())
 
 
+CORPUS = {
+    "data set": {"compression": "zlib", "rowsperstrip": 7},
+    "stored": {"rowsperstrip": 7},
+    "big-endian": {"compression": "zlib", "byteorder": ">"},
+    "predictor": {"compression": "zlib", "predictor": 2, "rowsperstrip": 9},
+    "stored predictor": {"predictor": 2},
+    "tiles": {"tile": (16, 32), "compression": "zlib"},
+    "lzw": {"compression": "lzw"},
+    "packbits": {"compression": "packbits"},
+    "inverted": {"photometric": "miniswhite", "compression": "zlib"},
+    "volume": {"volumetric": True, "tile": (1, 16, 16)},
+}
+
+
+@pytest.mark.parametrize("kind", CORPUS)
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4", "f8"])
+def test_pixels_are_those_of_tifffile_to_the_bit(tmp_path, kind, dtype):
+    path, image = tmp_path / "a.tif", nucleus((37, 53)).astype(dtype)
+    try:
+        tifffile.imwrite(path, image[None] if kind == "volume" else image, **CORPUS[kind])
+    except (ValueError, NotImplementedError, KeyError) as error:
+        pytest.skip(f"tifffile does not write this without imagecodecs: {error}")
+    expected = tifffile.imread(path)
+    read = read_image(path)
+    assert (read.dtype, read.flags.writeable) == (expected.dtype, True)
+    np.testing.assert_array_equal(read, expected.reshape(read.shape))
+
+
+@pytest.mark.parametrize("kind", ["data set", "stored", "big-endian"])
+def test_plain_files_need_no_tifffile(tmp_path, monkeypatch, kind):
+    for path in (tmp_path / "grey.tif", tmp_path / "rgb.tif"):
+        image = nucleus((37, 53, 3)).astype(np.uint8) if path.stem == "rgb" else nucleus((37, 53))
+        tifffile.imwrite(path, image, **CORPUS[kind])
+        with monkeypatch.context() as patch:
+            patch.setattr(tifffile, "TiffFile", None)
+            np.testing.assert_array_equal(read_image(path), image)
+
+
+def test_bits_that_fill_no_byte_are_read_by_tifffile(tmp_path):
+    image = nucleus((20, 30)) % 2 == 0
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    assert read_header(tmp_path / "a.tif").dtype == image.dtype
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
+
+
+def test_complex_numbers_are_no_grey_levels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", nucleus((20, 30)).astype(np.complex64))
+    assert_both_refuse(tmp_path / "a.tif", r"\[64\] bits a sample of format \[6\]")
+
+
+@pytest.fixture(params=["zlib", "imagecodecs"])
+def inflater(request, monkeypatch):
+    """Each way to inflate, by the package itself where it is installed."""
+    if request.param == "zlib":
+        monkeypatch.setattr(tiff, "_inflater", lambda: tiff._inflate)
+    else:
+        pytest.importorskip("imagecodecs")
+    return request.param
+
+
+def restripped(path, strips, rows, height=20, width=30):
+    """A file of the data set's kind with these strips, compressed or not as they come."""
+    compress = mock.Mock(side_effect=strips)
+    with mock.patch.object(zlib, "compress", compress), mock.patch.object(tiff, "_STRIP_BYTES", 2 * width * rows):
+        write_image(path, nucleus((height, width)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("last", "match"),
+    [
+        (zlib.compress(bytes(5 * 60)), None),
+        (zlib.compress(bytes(15 * 60)), None),  # filled up to the height of the other
+        (zlib.compress(bytes(5 * 60 - 1)), "strip 2 holds 299 bytes, expected 300"),
+        (zlib.compress(bytes(5 * 60 + 1)), "strip 2 holds 301 bytes, expected 300"),
+        (zlib.compress(bytes(0)), "cannot be decoded"),
+        (zlib.compress(bytes(50_000_000)), "cannot be decoded"),
+        (zlib.compress(bytes(5 * 60))[:-6], "cannot be decoded"),
+        (zlib.compress(bytes(5 * 60))[:-1] + b"\xff", "cannot be decoded"),
+        (b"no deflate", "cannot be decoded"),
+    ],
+    ids=["right", "filled", "short", "long", "empty", "bomb", "cut", "checksum", "other"],
+)
+def test_a_strip_of_another_length_is_an_error_and_never_zeros(tmp_path, inflater, last, match):
+    path = restripped(tmp_path / "a.tif", [zlib.compress(bytes(range(60)) * 15), last], rows=15)
+    if match is None:
+        assert read_image(path)[:15].tobytes() == bytes(range(60)) * 15
+        assert not read_image(path)[15:].any()
+    else:
+        with pytest.raises(ImageError, match=match):
+            read_image(path)
+
+
+def test_a_bomb_is_not_inflated(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "_inflater", lambda: tiff._inflate)
+    bomb = zlib.compress(bytes(200_000_000))
+    path = restripped(tmp_path / "a.tif", [bomb], rows=20)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="more than 1200 bytes in a strip"):
+        read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
 # ------------------------------------------------------------------------------------------- never the pixels
 
 
@@ -319,7 +426,7 @@ def test_a_cut_file_with_its_directory_first_is_refused(tmp_path):
         (256, 2**32 - 1, 4, "declares 141 x 4294967295 pixels"),
         (257, 900, None, "34 strips or tiles are needed"),
         (278, 0, None, "strips or tiles of 0 x 149"),
-        (258, 12, None, r"12\] bits"),
+        (258, 12, None, r"12\] bits|cannot be decoded"),
         (339, 6, None, r"format \[6\]"),
         (259, 60000, None, "unsupported compression 60000"),
         (262, 3, None, "palette"),
@@ -334,7 +441,7 @@ def test_a_cut_file_with_its_directory_first_is_refused(tmp_path):
 )
 def test_odd_tags_are_refused(real_like, code, value, kind, match):
     path = patched(real_like, code, value, kind)
-    if code == 277 and value == 3:  # the header alone cannot tell
+    if (code, value) in ((277, 3), (258, 12)):  # the header alone cannot tell, if imagecodecs can unpack 12 bits
         with pytest.raises(ImageError, match=match):
             read_image(path)
     else:
@@ -399,7 +506,7 @@ def test_a_missing_file_and_a_folder_are_the_systems_errors(tmp_path):
 
 
 def test_a_failing_disk_is_not_the_images_fault(tmp_path, monkeypatch):
-    def fail(file):
+    def fail(file, **options):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     path = tmp_path / "a.tif"
