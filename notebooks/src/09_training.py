@@ -481,7 +481,8 @@ print(f"float16 of 1024 times the gradient: {(torch.tensor(1e-8) * 1024).half().
 # `float16` has no room for small gradients, so a `GradScaler` multiplies the loss before `backward` and divides the
 # gradients before the step. `bfloat16` has the range of float32, but only two to three digits; it needs no scaler.
 # `autocast_policy(device)` in [`bpsutils/device.py`](../bpsutils/device.py) picks the kind; on a CPU both are switched
-# off. The loop changes in four lines:
+# off. `train` does it for those who ask, with `Config(mixed_precision=True)`: a small network may gain nothing, so
+# measure first, as [notebook 12](12_scaling_up.ipynb) does. The loop changes in four lines:
 #
 # ```python
 # with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -497,7 +498,8 @@ print(f"float16 of 1024 times the gradient: {(torch.tensor(1e-8) * 1024).half().
 # Read [`bpsutils/training.py`](../bpsutils/training.py) now; you know most lines of it. `_train_epoch` is your loop
 # with the scaler, `_validate` your look at the validation images; `class_weights`, `train` and `load_checkpoint` follow
 # the sections above. New are `schedule` (the rate rises over the first steps, then falls to 0), AdamW (Adam that also
-# shrinks the weights a little), and a check that a checkpoint belongs to the same experiment.
+# shrinks the weights a little), and a check that a checkpoint belongs to the same experiment. What it takes from
+# `distributed.py` is for several GPUs (notebook 12); a process alone passes through it unchanged.
 #
 # To go further, train at 96 px for 20 epochs, or give `HardExampleSampler` another `floor`, over five seeds.
 #
