@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 LICENCE = """\
-NASA BPS Microscopy Benchmark Training Dataset. "There are no restrictions on the use of this data" (its entry in the
-Registry of Open Data on AWS). Please cite Penninckx et al. 2019, https://doi.org/10.1667/RR15338.1, and OSD-366,
-https://doi.org/10.26030/v8w4-rg83."""
+NASA BPS Microscopy Benchmark Training Dataset. "There are no restrictions on the use of
+this data" (its entry in the Registry of Open Data on AWS). Please cite Penninckx et al.
+2019, https://doi.org/10.1667/RR15338.1, and OSD-366, https://doi.org/10.26030/v8w4-rg83."""
 JOURNAL = "downloaded.csv"
 GIVE_UP_AFTER = 200  # failures in a row: the network is gone, and 77,177 files need not find out one by one
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from bpsutils.plots.images import display_window
 from bpsutils.plots.look import COLOURS, DASHES, INK, PALE, QUIET, bare, new_figure, style
@@ -86,7 +86,7 @@ def ladder(
             axes.plot(guesses, places, "D", color=COLOURS[2], label="your prediction")
             axes.legend(loc="upper right")
         axes.set(xscale="log", xlim=(0.7, 2.2 * high.max()), xlabel=f"times as fast as {names[0]} (log scale)")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)

@@ -229,7 +229,7 @@ for kind in (Lazy, Eager):
 
 # %% [markdown]
 # Chance was asked once, in `__init__`, and every epoch sees that answer. If you keep images in memory, keep them as
-# read, and transform in `__getitem__`. Notebook 12 does so, and is fast.
+# read, and transform in `__getitem__`. [Notebook 12](12_scaling_up.ipynb) does so, and is fast.
 #
 # ### Exercise 1: count the reads
 #

@@ -440,4 +440,4 @@ q4.check(deal)
 #
 # ## Next
 #
-# `12_scaling_up` takes the pipeline to 77,177 images, and asks where the time goes.
+# [12 Scaling up](12_scaling_up.ipynb) takes the pipeline to 77,177 images, and asks where the time goes.

@@ -69,6 +69,7 @@ FIGURES = {
     "pooling": "widgets.pooling()",
     "learning_rate": "widgets.learning_rate()",
     "operating_point": "widgets.operating_point(predictions)",
+    "amdahl": "widgets.amdahl()",
 }
 
 
