@@ -32,6 +32,7 @@ from bpsutils.images import PathLike, read_image
 
 STORE_VERSION = b"1"
 COMMIT_SECONDS = 5.0  # what a killed build loses at most
+LOCK_SECONDS = 60.0  # how long a process waits for another that packs into the same folder
 _DTYPES: dict[bytes, np.dtype] = {b"uint16": np.dtype("<u2"), b"uint8": np.dtype("u1")}
 _NUMBERS = ("size", "mtime_ns", "height", "width", "channels", "offset", "crc32")
 _SCHEMA = pa.schema([("path", pa.binary()), *((name, pa.int64()) for name in _NUMBERS)])
@@ -153,7 +154,7 @@ class Store(NamedTuple):
 def pack_files(folder: PathLike, paths: Iterable[bytes]) -> int:
     """Bring a store up to date: decode the files that it does not hold, or that changed since, and append them.
 
-    An interrupted build is continued by the same call.
+    An interrupted build is continued by the same call. Where another process is packing into the folder, wait for it.
 
     Args:
         folder: The store's folder; made if missing.
@@ -165,7 +166,7 @@ def pack_files(folder: PathLike, paths: Iterable[bytes]) -> int:
     Raises:
         ImageError: If a file is no image that can be read.
         ValueError: If the images are not of one kind: all uint16 or all uint8, of the same channels.
-        RuntimeError: If another process is packing into the folder.
+        RuntimeError: If another process is still packing into the folder after a minute.
         OSError: If a file cannot be opened, or the disk is full.
 
     Example:
@@ -177,19 +178,21 @@ def pack_files(folder: PathLike, paths: Iterable[bytes]) -> int:
         ...     pack_files(f"{folder}/pack", [path]), pack_files(f"{folder}/pack", [path])
         (1, 0)
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder):
+    wanted = list(dict.fromkeys((path, *_stat(path)) for path in paths))
+    if not _lacking(_whole(Store.read(folder)), wanted):
+        return 0  # without the lock, for which a folder must be writable
+    with _only_one(Path(folder)):
         store = _whole(Store.read(folder))
-        known = set(store.rows[["path", "size", "mtime_ns"]].itertuples(index=False, name=None))
-        wanted = dict.fromkeys((path, *_stat(path)) for path in paths)
-        files = [file for file in wanted if file not in known]
-        if files:
-            store.pixels_path.touch()
-            with closing(_decode_all(files)) as images:
-                bar = tqdm(images, "pack", len(files), unit="image", disable=len(files) < 10 * _CHUNK)
-                _append(store, bar)
+        files = _lacking(store, wanted)
+        store.pixels_path.touch()
+        with closing(_decode_all(files)) as images:
+            _append(store, tqdm(images, "pack", len(files), unit="image", disable=len(files) < 10 * _CHUNK))
     return len(files)
+
+
+def _lacking(store: Store, wanted: list[File]) -> list[File]:
+    known = set(store.rows[["path", "size", "mtime_ns"]].itertuples(index=False, name=None))
+    return [file for file in wanted if file not in known]
 
 
 def _stat(path: bytes) -> tuple[int, int]:
@@ -211,13 +214,19 @@ def _only_one(folder: Path) -> Iterator[None]:
 
     The lock is SQLite's: in the standard library, on every system, and freed by the system when a process is killed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lock").touch()  # an error of its own where the folder is not ours to write into
+    patience = time.monotonic() + LOCK_SECONDS
     with closing(sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise RuntimeError(
-                f"another process is packing into {folder} ({error}); wait for it, or choose another folder"
-            ) from error
+        while not lock.in_transaction:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > patience:
+                    raise RuntimeError(
+                        f"another process is packing into {folder} ({error}); wait for it, or choose another folder"
+                    ) from error
+                time.sleep(0.1)
         yield
 
 

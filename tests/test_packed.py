@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -91,6 +91,7 @@ RANGES = st.sampled_from([(0, 65535), (257, 2470), (0.1, 999.7), (-5, 4095)])
     target=st.sampled_from(["particle_type", None]),
     on_device=st.booleans(),
 )
+@example([0, 11], [], None, (0, 65535), 0, 0, None, True)  # levels above 32767, which are below 0 as int16
 def test_batches_are_those_of_the_files(table, pack, indices, parts, other, scale, seed, epoch, target, on_device):
     transform = Compose([Compose(parts), *([other] if other else [])])
     options = {"transform": transform, "target": target, "seed": seed}

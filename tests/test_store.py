@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,11 @@ def test_pixels_that_the_index_does_not_know_are_cut_off(folder, files):
     pack_files(folder, files[:5])
     length = Store.read(folder).length
     with (folder / "pixels.bin").open("ab") as file:
-        file.write(b"half an image")
+        file.write(bytes(10_000))
     assert_holds(folder, files[:5])
     pack_files(folder, files[:6])
     assert Store.read(folder).rows["offset"].max() * 2 == length
+    assert (folder / "pixels.bin").stat().st_size == Store.read(folder).length
     assert_holds(folder, files[:6])
 
 
@@ -154,7 +156,8 @@ def test_images_of_two_kinds_are_refused(folder, files, tmp_path):
 # -------------------------------------------------------------------------------------------- two at a time
 
 
-def test_only_one_process_packs_and_a_killed_one_is_no_hindrance(folder, files):
+def test_only_one_process_packs_and_a_killed_one_is_no_hindrance(folder, files, monkeypatch):
+    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.0)
     folder.mkdir()
     holding = (
         "import sys, time; from pathlib import Path; from bpsutils.store import _only_one\n"
@@ -168,6 +171,22 @@ def test_only_one_process_packs_and_a_killed_one_is_no_hindrance(folder, files):
         finally:
             process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
     assert pack_files(folder, files) == 12
+
+
+def test_who_comes_second_waits_and_finds_the_work_done(folder, files, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(store_module, "read_image", lambda path: decoded.append(path) or read_image(path))
+    with ThreadPoolExecutor(3) as pool:
+        counts = list(pool.map(lambda number: pack_files(folder, files), range(3)))
+    assert sorted(counts) == [0, 0, 12]
+    assert len(decoded) == 12
+    assert_holds(folder, files)
+
+
+def test_a_finished_store_may_be_read_only(folder, files, monkeypatch):
+    pack_files(folder, files)
+    monkeypatch.setattr(store_module, "_only_one", None)  # to lock it is to write
+    assert pack_files(folder, files) == 0
 
 
 # -------------------------------------------------------------------------------- what is no longer as it was
