@@ -213,7 +213,7 @@ def checks(batches: Iterable[Tensor], sizes: np.ndarray, order: Sequence[Sequenc
         ValueError: If a batch is padded to more than its largest height and width, or is not the one of ``order``.
     """
     for number, batch in enumerate(batches):
-        images = batch.numpy()
+        images = batch.cpu().numpy()
         height, width = images.shape[-2:]
         if not (images[..., -1, :].any() and images[..., -1].any()):
             raise ValueError(f"batch {number} is padded to {height} x {width} pixels, which no image of it has")
