@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -141,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(args.call(args))
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command continues where `{args.command}` was", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun stops every rank, and one is enough to say so
+            print(f"\nstopped; the same command continues where `{args.command}` was", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         # these carry messages written for the person at the keyboard; anything else is a bug and shows its traceback
