@@ -27,7 +27,7 @@ def flat_store(images: Sequence[np.ndarray], *, caption: str = "") -> Figure:
     """
     ends = np.cumsum([image.size for image in images])
     starts = ends - [image.size for image in images]
-    window = dict(zip(("vmin", "vmax"), display_window(list(images)), strict=True))
+    low, high = display_window(list(images))
     largest = max(max(image.shape) for image in images)
     with style():
         title = f"{len(images)} images, {ends[-1]:,} pixels in one row: offsets say where each begins"
@@ -40,7 +40,7 @@ def flat_store(images: Sequence[np.ndarray], *, caption: str = "") -> Figure:
             left, share = 0.03 + 0.94 * number / len(images), 0.94 / len(images)
             axes = figure.add_axes((left + 0.1 * share, 0.44, 0.8 * share, 0.4))
             bare(axes)
-            axes.imshow(image, **window)
+            axes.imshow(image, vmin=low, vmax=high)
             axes.set(xlim=(-1, largest), ylim=(largest, -1))
             axes.set_title(f"{image.shape[0]} × {image.shape[1]} px", fontsize=9)
             _segment(store, int(start), int(end), PALE if number % 2 else COLOURS[0])
@@ -71,7 +71,7 @@ def ladder(
     rounds = np.array([times[name] for name in names])
     ratios = rounds[0] / rounds  # of rungs measured in the same round, for the next one may be disturbed
     middle, low, high = np.median(ratios, axis=1), ratios.min(axis=1), ratios.max(axis=1)
-    places = np.arange(len(names))
+    places = list(range(len(names)))
     with style():
         best = int(middle.argmax())
         title = f"Here “{names[best]}” is {_times(middle[best])} times as fast as {names[0]}"
@@ -150,7 +150,7 @@ def step_times(times: Mapping[str, Sequence[float]], device: str, *, caption: st
     names = list(times)
     rounds = np.array([times[name] for name in names])
     middle = np.median(rounds, axis=1)
-    places = np.arange(len(names))
+    places = list(range(len(names)))
     with style():
         best = int(middle.argmin())
         verdict = f"“{names[best]}” is fastest" if best else f"nothing beats {names[0]}"
