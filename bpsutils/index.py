@@ -167,4 +167,4 @@ def _read_index(path: Path, report: Report) -> pa.Table | None:
 
 def _write_index(table: pa.Table, path: Path) -> None:
     with atomically(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, use_dictionary=False)  # nearly every value is another
