@@ -65,6 +65,7 @@ from bpsutils.exercises.scaling_up import q1, q2, q3, q4
 # torchvision makes floats of its pixels, `collate_fn_pad` pads the batch. One sample after the other.
 
 # %%
+rmtree("runs/scaling", ignore_errors=True)  # what an earlier visit left
 table = load_table(Config(out_dir="runs/scaling"))
 paths, sizes = table["path"].tolist(), table[["height", "width"]].to_numpy()
 order = np.split(np.random.default_rng(0).permutation(len(table)), range(64, len(table), 64))
@@ -426,7 +427,6 @@ plots.show(figure, "Milliseconds of one training step, plain and with each optio
 from bpsutils.download import stream_table
 from bpsutils.local_bucket import LocalBucket
 
-rmtree("runs/scaling/bps", ignore_errors=True)
 bucket = LocalBucket(SAMPLE_DIR / "bps")
 for limit in (12, 30):
     told = download_images("runs/scaling/bps", limit=limit, endpoint=bucket.url, progress=False)
@@ -452,7 +452,6 @@ print(len(shares[0]), "and", len(shares[1]), "images, each once:", len(set(sum(s
 # does that take, compared with one process and batches of 16? What if one rank had one step more than the other?
 
 # %%
-rmtree("runs/scaling/two", ignore_errors=True)
 small = {"out_dir": Path("runs/scaling/two").resolve(), "resize": 32, "epochs": 1, "device": "cpu"}
 Config(**small, batch_size=8).to_toml("runs/scaling/two.toml")
 command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m bpsutils run --config"
