@@ -186,8 +186,8 @@ print("its image: ", tuple(sample["image"].shape), "channel, height, width")
 print("one batch: ", tuple(batch["images"].shape), "images, channel, height, width")
 
 # %% [markdown] tags=["instructor"]
-# > *Show:* `bpsutils/datasets.py`, `ImageDataset.__getitem__`; then `_loader` in `bpsutils/loaders.py`, where the three
-# > steps stand in one function.
+# > *Show:* `bpsutils/datasets.py`, `ImageDataset.__getitem__`; then `make_loaders` in `bpsutils/loaders.py`, where the
+# > steps follow each other: `_dataset`, `_loader`.
 # >
 # > *Say:* notebooks 02 and 03 write both from scratch.
 # >

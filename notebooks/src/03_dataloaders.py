@@ -430,7 +430,8 @@ print({split: tuple(next(iter(loader))["images"].shape) for split, loader in har
 # by one it would repeat every argument three times (the notes' *con*), and someday only two of them get changed; the
 # loop says what is common once, and names the difference. `make_loaders` is the hardened version: it puts images of
 # similar size together, pads them, augments only training, and seeds what is drawn. (Its batches
-# come in an order of their own, here the odd one of 2 images first.) Read it, with `measure_workers`, in
+# come in an order of their own, here the odd one of 2 images first. From 300 images on it decodes each file once and
+# for all, and then needs no workers: [notebook 12](12_scaling_up.ipynb).) Read it, with `measure_workers`, in
 # [`bpsutils/loaders.py`](../bpsutils/loaders.py): you know its arguments now.
 
 # %% [markdown]
