@@ -323,7 +323,7 @@ def test_a_write_that_fails_leaves_the_old_index(folder, tmp_path, monkeypatch):
     rows_of(folder, stored)
     before = stored.read_bytes()
 
-    def fail(table, path):
+    def fail(table, path, **options):
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "no space left")
 
