@@ -91,7 +91,8 @@ def _is_text(path: str, report: Report) -> bool:
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        note(report, "unreadable", [str(error)])
+        # what is no text cannot be printed either
+        note(report, "unreadable", [f"{path.encode(errors='backslashreplace').decode()}: rename it ({error.reason})"])
         return False
     return True
 

@@ -115,7 +115,8 @@ class PackedImages(ImageDataset):
             RuntimeError: If another process is packing into the folder.
             OSError: If a file cannot be opened, or the disk is full.
         """
-        pack_files(path, file_paths(table))
+        files = ImageDataset(table, target=None)  # which refuses what is no table of images
+        pack_files(path, files.paths.tolist())
         return cls(path, table, **options)
 
     @property

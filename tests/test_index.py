@@ -315,7 +315,7 @@ def test_a_name_that_is_no_text_is_reported(folder, tmp_path):
     (folder / os.fsdecode(b"caf\xe9.tif")).write_bytes((folder / "a.tif").read_bytes())
     report = {}
     assert len(update_index(folder, tmp_path / "i.parquet", False, report)) == 2
-    assert "surrogates not allowed" in report["unreadable"][0]
+    assert report["unreadable"] == [rf"{folder.resolve()}/caf\udce9.tif: rename it (surrogates not allowed)"]
 
 
 def test_a_write_that_fails_leaves_the_old_index(folder, tmp_path, monkeypatch):

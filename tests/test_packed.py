@@ -211,6 +211,8 @@ def test_what_cannot_be_is_refused(table, pack, tmp_path):
         PackedImages(pack, table, dtype=torch.float16)
     with pytest.raises(ValueError, match=r"value_range must be \(low, high\)"):
         PackedImages(pack, table, value_range=(3, 3))
+    with pytest.raises(ValueError, match="the table has no column path"):
+        PackedImages.build(table.drop(columns="path"), tmp_path / "other")
     with pytest.raises(ValueError, match="12 new, the first is .*bpsutils pack"):
         PackedImages(tmp_path, table)
 
