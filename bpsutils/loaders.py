@@ -126,6 +126,8 @@ def _loader(dataset: ImageDataset, rows: pd.DataFrame, train: bool, config: Conf
         batch_sampler=_batches(rows, config, jitter=TRAIN_JITTER if train else 0),
         collate_fn=collate_fn_packed if packed else collate_fn_pad,
         num_workers=workers,
+        # Forked from a rank, whose other threads talk to the other ranks, a worker may wait for ever.
+        multiprocessing_context="spawn" if workers and rank_and_world_size()[1] > 1 else None,
         # Workers of validation would else start again after every epoch.
         persistent_workers=workers > 0,
         # The loader copies into pinned memory in a thread of its own; only CUDA can make use of it.

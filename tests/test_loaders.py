@@ -163,6 +163,15 @@ def test_ranks_share_what_one_process_would_see(table, monkeypatch):
     assert together == [sorted(batch) for batch in whole]
 
 
+def test_workers_of_several_ranks_are_not_forked(table, monkeypatch):
+    config = dataclasses.replace(CONFIG, num_workers=1)
+    assert make_loaders(config, table)["val"].multiprocessing_context is None
+    monkeypatch.setattr("bpsutils.loaders.rank_and_world_size", lambda: (0, 2))
+    loaders = make_loaders(config, table).values()
+    assert [loader.multiprocessing_context.get_start_method() for loader in loaders] == ["spawn"] * 3
+    assert all(loader.multiprocessing_context is None for loader in make_loaders(CONFIG, table).values())
+
+
 def test_classes_are_those_of_the_whole_table_where_none_are_named(table):
     config = dataclasses.replace(CONFIG, classes=())
     one_class = table[(table["split"] != "val") | (table["particle_type"] == "X-ray")]
