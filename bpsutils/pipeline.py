@@ -135,7 +135,9 @@ def _open_out_dir(config: Config, overwrite: bool) -> tuple[dict[str, Any] | Non
             return None, (out / "checkpoints").exists()
         print(f"{out} holds a finished run; --overwrite starts it again")
         return dict(json.loads((out / "metrics.json").read_text(encoding="utf-8"))), False
-    if not overwrite and out.exists() and {path.name for path in out.iterdir()} - set(PREPARED):
+    # what `atomically` was killed over is no reason to refuse to go on
+    held = {path.name for path in out.iterdir() if not path.match(".*.tmp")} if out.exists() else set()
+    if not overwrite and held - set(PREPARED):
         raise FileExistsError(f"{out} is not empty and holds no run; choose another --out, nothing was changed")
     config.to_toml(out / "config.toml")
     return None, False

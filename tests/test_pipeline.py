@@ -189,8 +189,9 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, capsys):
 
 
 def test_a_folder_that_holds_only_what_was_prepared_is_used(quick, tmp_path):
-    """As `python -m bpsutils pack --out` leaves it."""
+    """As `python -m bpsutils pack --out` leaves it, also killed while it wrote a file."""
     (tmp_path / "out" / "images.pack").mkdir(parents=True)
+    (tmp_path / "out" / ".0a1b2c.tmp").touch()
     Config(resize=16, epochs=1).to_toml(quick)
     assert main(["run", "--config", str(quick), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "metrics.json").exists()
