@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -292,7 +292,7 @@ def _moves(transform: Any) -> list[Move] | None:
     """The flips and turns that a transform consists of; None if there is more to it."""
     if transform is None or type(transform) is ToTensor:
         return []
-    if isinstance(transform, Move):
+    if isinstance(transform, Move) and type(transform) in get_args(Move):  # what inherits from one may do more
         return [transform]
     if type(transform) is not Compose:
         return None

@@ -136,6 +136,17 @@ def test_one_sample_is_that_of_the_file(table, pack, transform):
     assert torch.equal(scaled, to_float(ImageDataset(table)[7]["image"]))
 
 
+class Inverted(HorizontalFlip):
+    def __call__(self, image):
+        return torch.from_numpy(65535 - image.numpy())
+
+
+def test_what_inherits_from_a_flip_is_called(table, pack):
+    batch = PackedImages(pack, table, Inverted(), dtype=torch.uint16).__getitems__([0, 1])
+    expected = collate_fn_pad([ImageDataset(table, Inverted())[index] for index in (0, 1)])
+    assert torch.equal(batch["images"], expected["images"])
+
+
 def test_pixels_are_uploaded_in_blocks_of_the_tables_own_rows(table, pack, monkeypatch):
     rows = table.iloc[[9, 3, 3, 5, 0]]
     monkeypatch.setattr("bpsutils.packed._UPLOAD", 2)
