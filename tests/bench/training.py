@@ -26,7 +26,7 @@ from .contenders import BATCH, checks, random_batches, to_float
 from .data import Data, first
 from .harness import ROUNDS, Contender, Table, race
 
-IMAGES, QUICK_IMAGES, QUICK_ROUNDS = 3_000, 640, 5
+IMAGES, QUICK_IMAGES, QUICK_ROUNDS = 1_000, 640, 5
 PER_SAMPLE, PACKED, RESIDENT = "tifffile + torchvision v2", "ours packed, bucketed", "one resident batch"
 GPU_COST = 1.05  # most that loading may add to a step
 
