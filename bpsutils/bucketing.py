@@ -109,6 +109,8 @@ class BucketSampler(Sampler[list[int]]):
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if not 0 <= jitter < 0.5:
             raise ValueError(f"jitter must be a share from 0 to below 0.5, got {jitter}")
+        if shares < 1:
+            raise ValueError(f"shares must be the number of ranks, at least 1, got {shares}")
         self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
         self.method, self.jitter = method, jitter
         self.pixel_budget, self.shares = pixel_budget, shares

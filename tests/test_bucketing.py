@@ -290,6 +290,7 @@ def test_one_huge_image_does_not_blur_the_sizes_of_the_others(method):
             "image 0 of 9 x 9 px has 81; allow at least as many",
         ),
         (np.ones((3, 2)), {"batch_size": 2, "pixel_budget": 9, "drop_last": True}, "drop_last fills batches up to"),
+        (np.ones((3, 2)), {"batch_size": 2, "shares": 0}, "shares must be the number of ranks"),
     ],
 )
 def test_sampler_refuses_what_cannot_be_right(sizes, arguments, message):
