@@ -31,7 +31,6 @@ BASELINE = "tifffile + torchvision v2"
 RANDOM, BUCKETED = "ours packed, random order", "ours packed, bucketed"
 COPIES, COPIES_BUCKETED = "only copies, random order", "only copies, bucketed"
 UINT16 = ", uint16"
-FIRST_ROUNDS = 3  # each packs all files anew
 
 
 def tables(data: Data, quick: bool) -> Iterator[Table]:
@@ -49,7 +48,7 @@ def tables(data: Data, quick: bool) -> Iterator[Table]:
     ]
     yield table
     title = f"{len(data):,} files, from the first look to the end of the first epoch"
-    yield race("first epoch", title, first_epochs(data), rounds=FIRST_ROUNDS)
+    yield race("first epoch", title, first_epochs(data))
 
 
 def contenders(data: Data) -> list[Contender]:

@@ -24,36 +24,35 @@ from bpsutils.training import prepare
 
 from .contenders import BATCH, checks, random_batches, to_float
 from .data import Data, first
-from .harness import ROUNDS, Contender, Table, race
+from .harness import Contender, Table, race
 
-IMAGES, QUICK_IMAGES, QUICK_ROUNDS = 1_000, 640, 5
+IMAGES, QUICK_IMAGES = 1_000, 640
 PER_SAMPLE, PACKED, RESIDENT = "tifffile + torchvision v2", "ours packed, bucketed", "one resident batch"
 GPU_COST = 1.05  # most that loading may add to a step
 
 
 def tables(data: Data, quick: bool) -> Iterator[Table]:
     """Two tables for the CPU, and two for a GPU."""
-    rounds = QUICK_ROUNDS if quick else ROUNDS
     few = first(data, min(QUICK_IMAGES if quick else IMAGES, len(data)))
     threads = torch.get_num_threads()
     title = f"{len(few):,} images through SmallCNN and AdamW in batches of {BATCH}, CPU, {threads} threads"
-    yield race("training", title, loading(few), rounds=rounds)
-    table = race("faster steps, CPU", f"{PACKED}; {title}", options(few, torch.device("cpu")), rounds=rounds)
+    yield race("training", title, loading(few))
+    table = race("faster steps, CPU", f"{PACKED}; {title}", options(few, torch.device("cpu")))
     table.notes.extend([] if _compilers() else ["not measured: torch.compile, for there is no C++ compiler"])
     yield table
     if torch.cuda.is_available():
-        yield from _on_gpu(data, rounds)
+        yield from _on_gpu(data)
     else:
         yield Table("training, GPU", "not measured", [], ["no GPU here"])
 
 
-def _on_gpu(data: Data, rounds: int) -> Iterator[Table]:
+def _on_gpu(data: Data) -> Iterator[Table]:
     device = torch.device("cuda")
     title = f"{len(data):,} images through SmallCNN and AdamW in batches of {BATCH}, {torch.cuda.get_device_name()}"
-    table = race("training, GPU", title, on_gpu(data, device), rounds=rounds)
+    table = race("training, GPU", title, on_gpu(data, device))
     table.notes.append(f"{RESIDENT}: the same uint16 batch in each step, on the GPU; nothing is loaded")
     yield table
-    yield race("faster steps, GPU", f"all batches on the GPU; {title}", options(data, device), rounds=rounds)
+    yield race("faster steps, GPU", f"all batches on the GPU; {title}", options(data, device))
 
 
 # -------------------------------------------------------------------------------------- what takes a step
