@@ -44,6 +44,16 @@ def test_predictions_stand_on_their_rungs():
     assert "your prediction" in words(figure)
 
 
+def test_a_prediction_far_off_is_in_the_figure_and_one_of_no_rung_is_refused():
+    figure = plots.ladder({"file": [8, 8], "strips": [4, 4], "flat": [1, 1]}, {"strips": 0.2, "flat": 1000})
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0.2
+    assert high > 1000
+    assert_it_fits(figure)
+    with pytest.raises(ValueError, match="no rung: stripes; the rungs are file, strips"):
+        plots.ladder({"file": [8], "strips": [4]}, {"stripes": 2})
+
+
 @given(st.floats(1, 1e6))
 def test_faster_loading_never_gains_more_than_its_share(faster):
     assert 1 <= speedup(faster) <= (LOAD + TRAIN) / TRAIN

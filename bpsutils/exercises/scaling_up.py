@@ -11,18 +11,22 @@ from bpsutils.exercises import Exercise, Misconception
 
 
 def _test_speedup(speedup: Callable[[float, float], Any]) -> str | None:
-    got = float(speedup(0.8, 4))
+    # numbers with which each way of thinking gives another result
+    got = float(speedup(0.6, 4))
     for value, message in {
         4: "only loading becomes 4 times faster; training takes as long as before",
-        5: "that is the most that could be gained, with loading at no time at all; here it still takes a quarter",
-        0.4: "that is the share of the old time that is left; how many times faster is that?",
-        0.6: "that is the share of the time that is saved; how many times faster is the epoch?",
-        1.6: "you multiply loading by 4, and it takes a quarter of its time",
-        3.2: "0.8 of 4 is no mean of speeds: add up times, then compare them",
+        2.5: "that is the most that could be gained, with loading at no time at all; here it still takes a quarter",
+        1 / 0.15: "you leave out training, which takes as long as before",
+        0.55: "that is the share of the old time that is left; how many times faster is that?",
+        0.45: "that is the share of the time that is saved; how many times faster is the epoch?",
+        1.45: "you add the saved share to 1; times faster is the old time over the new one",
+        2.4: "0.6 of 4 is no mean of speeds: add up times, then compare them",
+        2.8: "that is a mean of speeds, weighted; add up times, then compare them",
+        1 / 2.8: "you multiply loading by 4, and it takes a quarter of its time",
     }.items():
         if np.isclose(got, value):
             return message
-    for share, times in ((0.8, 4), (0.5, 2), (0.75, 30), (0.0, 9), (1.0, 9)):
+    for share, times in ((0.6, 4), (0.5, 2), (0.75, 30), (0.0, 9), (1.0, 9)):
         got, right = float(speedup(share, times)), 1 / (1 - share + share / times)
         if not np.isclose(got, right):
             return f"with a share of {share}, {times} times faster, an epoch is {right:.2f} times faster; not {got:.2f}"
@@ -57,6 +61,16 @@ def speedup(share, times):
             "def speedup(share, times):\n    return share - share / times", "share of the time that is saved"
         ),
         "mean of speeds": Misconception("def speedup(share, times):\n    return share * times", "no mean of speeds"),
+        "weighted speeds": Misconception(
+            "def speedup(share, times):\n    return 1 - share + share * times", "mean of speeds, weighted"
+        ),
+        "without training": Misconception("def speedup(share, times):\n    return times / share", "leave out training"),
+        "one and the share": Misconception(
+            "def speedup(share, times):\n    return 1 + share - share / times", "add the saved share to 1"
+        ),
+        "times slower": Misconception(
+            "def speedup(share, times):\n    return 1 / (1 - share + share * times)", "multiply loading by 4"
+        ),
     },
 )
 
@@ -65,6 +79,7 @@ def _test_offsets(offsets: Callable[[np.ndarray], Any]) -> str | None:
     sizes = np.array([[2, 3], [4, 1], [1, 5]])
     got = np.asarray(offsets(sizes))
     for value, message in (
+        ([6, 10, 15, 0], "the 0 belongs in front: the first image starts there"),
         ([6, 10, 15], "these are the ends; the first image starts at 0, and the ends of the others are starts, too"),
         ([0, 6, 10], "the last image needs its end as well: N images have N + 1 offsets"),
         ([0, 6, 4, 5], "these are the images' pixels; each image starts after all the pixels before it"),
@@ -139,6 +154,10 @@ def _test_mirrored(mirrored: Callable[[int, int, int], Any]) -> str | None:
                 offset + rows[::-1] * width + columns[::-1],
                 "that reverses the whole image, which is half a turn; only columns change places",
             ),
+            (
+                offset + rows * width - columns,
+                "in column 0 you are at the row's first pixel, where its last one is to be: start width - 1 further on",
+            ),
             (right + 1, "the last column is width - 1, for the first is 0: you are one pixel too far right"),
             (right - offset, "these are places within the image; in the store it starts at its offset"),
             (offset + rows * height + columns[::-1], "one row further is width pixels further, not height"),
@@ -191,6 +210,11 @@ def mirrored(offset, height, width):
             "    return offset + np.arange(height)[:, None] * width + width - np.arange(width)",
             "the last column is width - 1",
         ),
+        "from the first": Misconception(
+            "def mirrored(offset, height, width):\n"
+            "    return offset + np.arange(height)[:, None] * width - np.arange(width)",
+            "start width - 1 further on",
+        ),
         "without its offset": Misconception(
             "def mirrored(offset, height, width):\n"
             "    return np.arange(height)[:, None] * width + np.arange(width)[::-1]",
@@ -218,12 +242,17 @@ def _test_home(home: Callable[[int, float, float, float], Any]) -> str | None:
         (500_000, 15_500, 40, 64, "gpu", "15.5 GB fit the half of a GPU's 40 GB"),
     )
     answers = [home(*case[:4]) for case in cases]
-    if not set(answers) <= {"gpu", "ram", "disk"}:
-        return f'answer "gpu", "ram" or "disk", not {answers[0]!r}'
+    for answer in answers:
+        if answer not in ("gpu", "ram", "disk"):
+            return f'answer "gpu", "ram" or "disk", not {answer!r}'
     if answers == ["ram", "ram", "ram", "disk", "disk", "disk", "gpu", "ram"]:
         return "you count 4 bytes a pixel; the store keeps uint16, which has 2"
     if answers[2] == "gpu" and answers[0] == "gpu":
-        return "the store may take half of a memory; the rest is for the model, its batches and everybody else"
+        return (
+            "the store may take half of a memory; the rest is for the model and its batches (and a pixel has 2 bytes)"
+        )
+    if answers == ["gpu", "gpu", "ram", "ram", "ram", "disk", "gpu", "gpu"]:
+        return "you divide by 1024**3; a GB is a billion bytes here, 1e9"
     if answers[0] == "ram" and answers[7] == "ram":
         return "ask for the GPU first: what is there need not travel at every step"
     for answer, (n, area, gpu, ram, expected, reason) in zip(answers, cases, strict=True):
@@ -265,6 +294,12 @@ def home(n, area, gpu_gb, ram_gb):
             "    gigabytes = n * area * 2 / 1e9\n"
             '    return "gpu" if gigabytes <= gpu_gb else "ram" if gigabytes <= ram_gb else "disk"',
             "may take half of a memory",
+        ),
+        "1024**3": Misconception(
+            "def home(n, area, gpu_gb, ram_gb):\n"
+            "    gigabytes = n * area * 2 / 1024**3\n"
+            '    return "gpu" if gigabytes <= gpu_gb / 2 else "ram" if gigabytes <= ram_gb / 2 else "disk"',
+            "a GB is a billion bytes",
         ),
         "main memory first": Misconception(
             "def home(n, area, gpu_gb, ram_gb):\n"

@@ -66,8 +66,13 @@ def ladder(
         times: Name of each rung and the milliseconds of each of its rounds, the first rung first.
         predicted: Ratios that were expected of some rungs; they are drawn as diamonds.
         caption: Small text below, such as `SIMULATED`.
+
+    Raises:
+        ValueError: If something is predicted of a rung that is not there.
     """
     names = list(times)
+    if unknown := [name for name in predicted or {} if name not in times]:
+        raise ValueError(f"predicted names no rung: {', '.join(unknown)}; the rungs are {', '.join(names)}")
     rounds = np.array([times[name] for name in names])
     ratios = rounds[0] / rounds  # of rungs measured in the same round, for the next one may be disturbed
     middle, low, high = np.median(ratios, axis=1), ratios.min(axis=1), ratios.max(axis=1)
@@ -80,12 +85,17 @@ def ladder(
         axes.barh(places, middle, color=[QUIET, *[COLOURS[0]] * (len(names) - 1)], height=0.6)
         axes.hlines(places, low, high, color=COLOURS[1], linewidth=2.5)
         guesses = [(predicted or {}).get(name, np.nan) for name in names]
-        for place, value, reach in zip(places, middle, np.fmax(high, guesses), strict=True):
+        reaches = np.fmax(high, guesses)
+        for place, value, reach in zip(places, middle, reaches, strict=True):
             axes.text(reach * 1.15, place, f"× {_times(value)}", va="center", fontsize=9)
         if predicted:
             axes.plot(guesses, places, "D", color=COLOURS[2], label="your prediction")
             axes.legend(loc="upper right")
-        axes.set(xscale="log", xlim=(0.7, 2.2 * high.max()), xlabel=f"times as fast as {names[0]} (log scale)")
+        axes.set(
+            xscale="log",
+            xlim=(0.7 * min(1, np.fmin(low, guesses).min()), 2.2 * reaches.max()),
+            xlabel=f"times as fast as {names[0]} (log scale)",
+        )
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_yticks(places, names)
         axes.invert_yaxis()

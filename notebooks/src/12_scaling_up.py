@@ -41,13 +41,13 @@ from shutil import rmtree
 from time import perf_counter
 import numpy as np
 import tifffile
-import torch
-from torch.utils.data import DataLoader
-from torchvision.transforms.v2.functional import to_dtype
-from bpsutils import SAMPLE_DIR, BucketSampler, Config, ImageDataset, ImageStream, PackedImages
+from bpsutils import SAMPLE_DIR, BucketSampler, Config, ImageDataset, ImageStream, PackedImages, widgets
 from bpsutils import SmallCNN, Standardise, collate_fn_pad, download_images, load_checkpoint, load_table
-from bpsutils import make_loaders, make_model, plots, train_transform, widgets
+from bpsutils import make_loaders, make_model, plots, read_headers, stream_table, train_transform
+from bpsutils.device import autocast_policy
 from bpsutils.exercises.scaling_up import q1, q2, q3, q4
+import torch  # after bpsutils: why, says the part on threads
+from torchvision.transforms.v2.functional import to_dtype
 
 # %% [markdown] tags=["instructor"]
 # > *Show:* after the profile below, `stats.sort_stats("tottime").print_stats(10)`. Later, in `bpsutils/packed.py`,
@@ -73,13 +73,11 @@ print(len(paths), "images, in", len(order), "batches of at most 64, in random or
 
 
 # %%
-def to_unit(pixels):
-    return to_dtype(torch.from_numpy(pixels)[None], torch.float32, scale=True)
-
-
 def one_by_one(batches, read=tifffile.imread):
     for batch in batches:
-        yield collate_fn_pad([{"image": to_unit(read(paths[i]))} for i in batch])["images"]
+        pixels = (torch.from_numpy(read(paths[i]))[None] for i in batch)
+        samples = [{"image": to_dtype(x, torch.float32, scale=True)} for x in pixels]
+        yield collate_fn_pad(samples)["images"]
 
 
 # %% [markdown]
@@ -92,7 +90,7 @@ profile = cProfile.Profile()
 profile.runcall(lambda: [images.shape for images in one_by_one(order)])
 stats = pstats.Stats(profile)
 seconds = {name: found.cumtime for name, found in stats.get_stats_profile().func_profiles.items()}
-for name in ("imread", "to_unit", "collate_fn_pad"):
+for name in ("imread", "to_dtype", "collate_fn_pad"):
     print(f"{name}: {1000 * seconds[name]:.0f} ms")
 print("most of it is reading:", seconds["imread"] > stats.total_tt / 2)
 print("more than 300 calls for one image:", stats.total_calls > 300 * len(paths))
@@ -129,7 +127,7 @@ control = widgets.amdahl(value=3)
 # Each rung is one idea, written as a function that yields the batches of an epoch.
 #
 # **Rung 2: read only what you need.** Our files are all of one kind: a header, some strips of compressed pixels, a
-# directory of *tags* that says where the strips are. Ten lines read that.
+# directory of *tags* that says where the strips are. A few lines read that.
 #
 # Scanning a folder (notebook 05) gains by the same idea: `read_headers` opens each file once, reads only its tags, and
 # parses those of *all* files together, as columns of one NumPy array.
@@ -148,8 +146,6 @@ def read_strips(path):
 
 
 # %%
-from bpsutils.headers import read_headers
-
 found = [header.shape for header in read_headers(paths).headers]
 print("heights and widths as in the table:", np.array_equal(found, sizes))
 
@@ -200,7 +196,6 @@ def whole_batches(batches, dtype=np.float32):
         yield torch.from_numpy(frames)
 
 
-# %%
 pairs = zip(one_by_one(order), whole_batches(order), strict=True)
 print("the same batches:", all(torch.allclose(slow, fast) for slow, fast in pairs))
 
@@ -235,8 +230,9 @@ def on_device(batches, store):
     for batch in batches:
         plan = torch.from_numpy(np.stack([starts, *sizes.T])[:, batch]).to(store.device)
         start, high, wide = plan[..., None, None]
-        row = torch.arange(int(high.max()), device=store.device)[:, None]
-        column = torch.arange(int(wide.max()), device=store.device)
+        height, width = sizes[batch].max(axis=0).tolist()  # asked of a GPU, it would have to wait
+        row = torch.arange(height, device=store.device)[:, None]
+        column = torch.arange(width, device=store.device)
         inside = (row < high) & (column < wide)
         levels = store[(start + row * wide + column) * inside].int() & 0xFFFF
         yield (levels * inside / 65535)[:, None]
@@ -254,11 +250,6 @@ print("the same batches:", all(torch.allclose(a.cpu(), b) for a, b in pairs))
 # Flips come for free here: the same pixels, fetched from other places. Write `mirrored`, which returns an array
 # `(height, width)`: the place in the store of each pixel of one image, mirrored left and right. As it is stored, its
 # row 0 and column 0 lie at `offset`.
-#
-# ### Which rung gains most?
-#
-# The second cell below lists the rungs. **Predict.** How many times as fast as the first is each? Write your numbers
-# into the dict: the figure after it marks them.
 
 
 # %%
@@ -267,6 +258,15 @@ def mirrored(offset, height, width):
 
 
 q3.check(mirrored)
+
+# %% [markdown]
+# ### Which rung gains most?
+#
+# Every rung makes one epoch of batches, in each of five rounds: a neighbour who disturbs the machine disturbs all of
+# them. A GPU returns before it has done its work, so the clock waits for it.
+#
+# **Predict.** How many times as fast as the first is each rung? Write your numbers into the dict, and run both cells:
+# the figure marks them.
 
 # %%
 predicted = {}  # such as {"own strips": 2, "left as uint16": 20}
@@ -280,13 +280,6 @@ if device.type == "cuda":
     rungs["on the GPU"] = lambda: on_device(buckets, store)
 print(*rungs, sep=" → ")
 
-# %% [markdown]
-# Every rung makes one epoch of batches, in each of five rounds: a neighbour who disturbs the machine disturbs all of
-# them. A GPU returns before it has done its work, so the clock waits for it.
-#
-# *Times differ between machines, so the next figure is not compared when the notebooks are tested. Without a GPU it has
-# six rungs.*
-
 # %% tags=["nbval-ignore-output"]
 times = {name: [] for name in rungs}
 for name in 5 * list(rungs):
@@ -298,23 +291,30 @@ for name in 5 * list(rungs):
 figure = plots.ladder(times, predicted, caption=plots.SIMULATED)
 plots.show(figure, "Bars: how many times as fast as the first rung is each? They grow downwards.")
 
+# %% [markdown]
+# *Times differ between machines, so this figure is not compared when the notebooks are tested.* It has seven rungs
+# where there is a GPU; only the batches of the seventh are already where the model is.
+#
+# On the machine that built this page, the last rung is many dozen times as fast as the first. Each gain became visible
+# only when the one before it was made: buckets would have gained hardly anything on the first rung, where copying was
+# hidden behind reading. (Padding also costs the network, which is why notebook 07 had buckets without all this.)
+#
+# What holds on any machine is less, and is compared:
+
 # %%
 first = min(times["a file per sample"])
 print("decoded once, at least twice as fast:", min(times["decoded once"]) < first / 2)
 print("one flat array, at least 4 times:", min(times["one flat array"]) < first / 4)
 
 # %% [markdown]
-# On the machine that built this page, the last rung is many dozen times as fast as the first. Each gain became visible
-# only when the one before it was made: buckets would have gained hardly anything on the first rung, where copying was
-# hidden behind reading. (Padding also costs the network, which is why notebook 07 had buckets without all this.)
-#
 # ### The hardened version
 #
 # `PackedImages` is rungs 2 to 7 with care: decoded by several threads into one file; resumed after a kill; refused when
 # an image has changed since; flips and turns included, by the same coins as `ImageDataset`. `make_loaders` makes such a
 # store by itself where there are 300 images or more (`Config.packed` says otherwise), and reads it without workers: to
 # send a batch from one process to another would cost more than to make it. On the command line it is
-# `python -m bpsutils pack`, and `packed.to("cuda")` takes the last rung. Read
+# `python -m bpsutils pack`. `packed.to("cuda")` takes the last rung, and so does `make_loaders` where the store takes
+# less than half of a GPU's free memory (unless images are resized, which is done on the CPU). Read
 # [`bpsutils/packed.py`](../bpsutils/packed.py); you know its ideas.
 #
 # **Predict.** Are its batches those of the files, bit for bit, augmentation and all? (The answer is below; then comes
@@ -347,17 +347,16 @@ q4.check(home)
 # Now loading is nothing, and the model is the slowest thing. Three switches promise speed, and each is a field of
 # `Config`, off unless you turn it on: `mixed_precision` ([notebook 09](09_training.ipynb)) computes in 16 bits where
 # that is safe; `channels_last` lays the [channels of a pixel side by side](GLOSSARY.md#channels-last) in memory, which
-# some convolutions like better; `compile` lets PyTorch write one program for several operations, after a minute of
-# compiling. **Predict.** Which of them helps on your device? And does any of them change the loss?
+# some convolutions like better; `compile` lets PyTorch write one program for several operations, which takes a while at
+# first. **Predict.** Which of them helps on your device? And do 16 bits change the loss?
 
 # %%
-torch.manual_seed(0)
 images = Standardise()(next(on_device(buckets, store)))
 model, labels = SmallCNN().to(device), torch.arange(len(images), device=device) % 2
 
 
 def step(model, images, half=False):
-    with torch.autocast(device.type, enabled=half):
+    with torch.autocast(device.type, autocast_policy(device)[0] or torch.bfloat16, enabled=half):
         loss = torch.nn.functional.cross_entropy(model(images), labels)
     loss.backward()
     return loss.item()  # waits for a GPU
@@ -370,7 +369,7 @@ last = SmallCNN().to(device, memory_format=torch.channels_last)
 compact = images.to(memory_format=torch.channels_last)
 options = {"float32": lambda: step(model, images), "16 bits": lambda: step(model, images, True)}
 options["channels last"] = lambda: step(last, compact)
-if device.type == "cuda":
+if device.type == "cuda" and find_spec("triton"):  # its compiler; not on Windows
     compiled = torch.compile(model)
     options["compiled"] = lambda: step(compiled, images)
 times = {name: [] for name in options}
@@ -383,16 +382,21 @@ figure = plots.step_times(measured, device.type.upper(), caption=plots.SIMULATED
 plots.show(figure, "Milliseconds of one training step, plain and with each option.")
 
 # %% [markdown]
-# *This output is a verdict on one machine, so it is not compared.* Sixteen bits pay on a GPU with units for them
-# (`float16` on a T4, `bfloat16` from Ampere on); a CPU may be slower with them than without. Channels last costs
-# nothing, and helps some convolutions on some devices. Compiling pays in long trainings, if image sizes do not change
-# too often. And where a network is as small as ours, a GPU mostly waits for orders, and larger batches help more than
-# any switch. So none of them is on until you have measured it.
+# *This output is a verdict on one machine, so it is not compared.* On the CPU that built this page, channels last and
+# 16 bits made a step faster. CPUs without units for 16 bits get slower, so `Config.mixed_precision` leaves every
+# CPU at `float32`. Compiling is left out here, for it needs a C++ compiler: on that machine it took 22 seconds, and
+# made a step of one image size 2.4 times as fast.
+#
+# We had no GPU to measure on: your figure is the verdict, and here is what to expect. Sixteen bits pay on a GPU with
+# units for them (`float16` on a T4, `bfloat16` from Ampere on). Compiling pays in long trainings, if image sizes do not
+# change too often. Where a network is as small as ours, a GPU mostly waits for orders, and larger batches may help more
+# than any switch. So none of them is on until you have measured it.
 #
 # **Threads.** On a CPU, PyTorch shares work among threads by OpenMP. A thread that waits for its share spins: it keeps
 # a core busy doing nothing. Beside a busy neighbour, one of our loaders fell from 1,649 images a second to about 100.
-# `OMP_WAIT_POLICY=PASSIVE`, set before PyTorch is imported, lets threads sleep instead; `bpsutils` sets it. And several
-# processes on one machine need fewer threads each: `OMP_NUM_THREADS`, cores divided by processes.
+# `OMP_WAIT_POLICY=PASSIVE` lets threads sleep instead. It is read once, when PyTorch is imported; `bpsutils` sets it,
+# so import `bpsutils` first. And several processes on one machine need fewer threads each, cores divided by processes:
+# that is `OMP_NUM_THREADS`. (`torchrun` sets it to 1; `run` then shares the cores out.)
 #
 # ## The whole set
 #
@@ -401,6 +405,8 @@ plots.show(figure, "Milliseconds of one training step, plain and with each optio
 # `--limit 2000` a balanced part. Each file takes its name only when its size and its
 # [checksum](GLOSSARY.md#checksum) are right; a bar shows progress; the same command again fetches what is missing.
 # **Predict.** Asked for one at a time, and 64 at once: minutes, or hours?
+#
+# <details><summary>How long it takes</summary>
 #
 # | 77,177 images | images a second | minutes |
 # |---|---|---|
@@ -413,29 +419,32 @@ plots.show(figure, "Milliseconds of one training step, plain and with each optio
 # computed, from the 29,701 bytes of the one real image that the authors had. With 64 at once the line is the slowest
 # thing, and more requests would gain nothing.
 #
+# </details>
+#
 # To try it without a network, here is a bucket on your own machine, with the shipped **simulated** images at NASA's
 # address. **Predict.** We fetch 12 images, then 30. How many requests are there in all? (Each call asks for the table
 # `meta.csv`, too.)
-#
-# **No room for a copy?** `ImageStream` (notebook 02) also reads straight from the bucket, with many requests ahead of
-# the image that is due. Each epoch then costs the download again, so it is for sets that fit nowhere.
-#
-# A stream asks no sampler, so each worker of each [rank](GLOSSARY.md#rank) must know its share. **Predict.** In the
-# second cell, two ranks with two workers each read 30 images. Does every image come exactly once?
 
 # %%
-from bpsutils.download import stream_table
 from bpsutils.local_bucket import LocalBucket
 
+rmtree("runs/scaling/bps", ignore_errors=True)
 bucket = LocalBucket(SAMPLE_DIR / "bps")
 for limit in (12, 30):
     told = download_images("runs/scaling/bps", limit=limit, endpoint=bucket.url, progress=False)
     print(f"{told.kept} kept, {told.fetched} fetched; {bucket.requests} requests so far")
 
+# %% [markdown]
+# **No room for a copy?** `ImageStream` (notebook 02) also reads straight from the bucket, with many requests ahead of
+# the image that is due. Each epoch then costs the download again, so it is for sets that fit nowhere.
+#
+# A stream asks no sampler, so each worker of each [rank](GLOSSARY.md#rank) must know its share. **Predict.** Two
+# ranks with two workers each read 30 images. Does every image come exactly once?
+
 # %%
 remote = stream_table(limit=30, endpoint=bucket.url)
 streams = [ImageStream(remote, rank=rank, world_size=2, endpoint=bucket.url) for rank in range(2)]
-loaders = [DataLoader(stream, batch_size=None, num_workers=2) for stream in streams]
+loaders = [torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2) for stream in streams]
 shares = [[sample["index"] for sample in loader] for loader in loaders]
 print(len(shares[0]), "and", len(shares[1]), "images, each once:", len(set(sum(shares, []))) == 30)
 
@@ -458,8 +467,6 @@ command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m bpsutils 
 command = [sys.executable, *command.split(), Path("runs/scaling/two.toml").resolve()]
 done = subprocess.run(command, cwd="..", capture_output=True, text=True)
 print(done.stderr[-2000:] if done.returncode else "both ranks have finished")
-
-# %%
 alone = Config(**small, batch_size=16)
 checkpoint = load_checkpoint("runs/scaling/two/checkpoints/best.pt", make_model(alone))
 print("as many steps as alone:", checkpoint["steps"] == len(make_loaders(alone)["train"]))
@@ -468,24 +475,32 @@ print("two ranks:", '"world_size": 2' in Path("runs/scaling/two/metrics.json").r
 # %% [markdown]
 # ## From Colab to a cluster
 #
-# What changes is the command, and what it costs:
+# What changes is the start of the command:
 #
-# | | Colab, one T4 | workstation, 4 GPUs | cluster, 2 machines of 4 GPUs |
-# |---|---|---|---|
-# | start `run` by | `python -m bpsutils` | `torchrun` as above, 4 ranks | `torchrun` as below, on both |
-# | images | on its own disk, never on Drive | on its own disk | each its own disk, or a shared one |
-# | fetch all of them | 3 minutes, at 100 Mbit/s | 3 minutes | 3 minutes for each disk |
-# | store on each GPU | 2.4 GB of 16 | 2.4 GB | 2.4 GB |
-# | images a step, 64 a rank | 64 | 256 | 512 |
-# | gradients to average a step | none | 0.24 MB | 0.24 MB: about 3 ms at 1 Gbit/s |
-# | look out for | sessions end: checkpoints to Drive | larger batches: tune the rate | one fails, all stop: resume |
+#     # Colab, one GPU
+#     python -m bpsutils run --config config.toml
 #
+#     # a workstation with 4 GPUs
+#     torchrun --nproc-per-node 4 -m bpsutils run --config config.toml
+#
+#     # a cluster: the same on both machines; HOST is the name of one of them
 #     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #         -m bpsutils run --config config.toml
 #
-# These costs are computed, not measured: for 77,177 images of 15,500 pixels (2.4 GB; 2.3 GB of files), and for the
-# 60,000 weights of `SmallCNN` in `float32`. A run may be resumed with another number of ranks, so what began in Colab
-# can go on elsewhere.
+# And what it costs, for all 77,177 images:
+#
+# | what it costs | Colab, one T4 | workstation, 4 GPUs | cluster, 2 machines of 4 GPUs |
+# |---|---|---|---|
+# | fetch all, at 100 Mbit/s | 3 minutes a session | 3 minutes, once | 3 minutes, once |
+# | images and `out_dir` | own disk, never Drive | own disk | a disk that both machines share |
+# | store on each GPU | 2.4 GB | 2.4 GB | 2.4 GB |
+# | images a step, 64 a rank | 64 | 256 | 512 |
+# | gradients to average a step | none | 0.24 MB | 0.24 MB: about 3 ms at 1 Gbit/s |
+# | look out for | sessions end: copy checkpoints to Drive | larger batches: tune the rate | one fails, all stop |
+#
+# These costs are computed, not measured: 77,177 × 15,500 pixels × 2 bytes, 2.3 GB of files, and the 60,000 weights of
+# `SmallCNN` in `float32`. After a stop the same command resumes, with another number of ranks if you like; so what
+# began in Colab can go on elsewhere.
 #
 # ## You can now
 #
