@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 import time
+import urllib.request
 from collections import Counter
 
 import boto3
@@ -76,6 +77,8 @@ def make_images(folder):
 def serving(images):
     """A server with these images and ``META`` in a bucket that anybody may read."""
     server = Server()
+    # Moto keeps its buckets in the process, so those of a server that was closed would still be there.
+    urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"").close()
     client = boto3.client(
         "s3",
         endpoint_url=server.url,
