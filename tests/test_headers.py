@@ -162,6 +162,31 @@ def test_more_forms_than_the_columns_take_are_read_all_the_same(tmp_path, monkey
     assert 0 < len(careful) < 20
 
 
+def test_lists_at_different_distances_from_their_directories_are_read(tmp_path, careful):
+    """The same form, but in the second file eight bytes lie between the directory and what it points to."""
+    tall = np.arange(600 * 90, dtype=np.uint16).reshape(600, 90)
+    write_image(tmp_path / "near.tif", tall)
+    data = bytearray((tmp_path / "near.tif").read_bytes())
+    (place,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, place)
+    end = place + 2 + 12 * count + 4
+    for entry in range(place + 2, end - 4, 12):
+        (value,) = struct.unpack_from("<I", data, entry + 8)
+        if value >= end:
+            struct.pack_into("<I", data, entry + 8, value + 8)
+    data[end:end] = b"\xff" * 8
+    (tmp_path / "far.tif").write_bytes(data)
+    assert_same([str(tmp_path / "near.tif"), str(tmp_path / "far.tif"), str(tmp_path / "near.tif")])
+    assert careful == []
+
+
+def test_a_system_without_pread_reads_the_same(tmp_path, contents, monkeypatch):
+    monkeypatch.setattr(headers, "_read_at", headers._seek_and_read)
+    for kind, content in contents.items():
+        (tmp_path / kind).write_bytes(content)
+    assert_same([str(tmp_path / kind) for kind in contents])
+
+
 def test_each_file_is_opened_once(tmp_path, monkeypatch):
     paths = [str(tmp_path / f"{number}.tif") for number in range(40)]
     for path in paths:
